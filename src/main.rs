@@ -1,0 +1,3 @@
+//! Entry: parse, start tracing, hand over to a command.
+
+fn main() {}

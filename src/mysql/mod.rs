@@ -1,0 +1,1 @@
+//! What we know of MySQL itself: GTID sets and positions (pure).

@@ -1,0 +1,127 @@
+//! The tablet-manager client: what a reparent or repair asks of a tablet.
+
+mod error;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::{TabletError, TabletErrorKind};
+
+use crate::{
+    pb::{
+        query::QueryResult,
+        replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
+        topodata::{Tablet, TabletType},
+    },
+    topo::{TabletAlias, Version},
+};
+
+/// Limits of one call, and on whose authority it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// The overall deadline, connecting included.
+    pub timeout: Duration,
+    /// Create revision of the shard lock that covers this call; our agent refuses a lower one than it has seen
+    /// (sent as metadata `vtelector-lock-revision`; a vttablet ignores it).
+    pub lock_revision: Option<Version>,
+}
+
+impl Call {
+    /// A call that only reads.
+    pub fn read(timeout: Duration) -> Self {
+        Self { timeout, lock_revision: None }
+    }
+}
+
+/// Arguments of `SetReplicationSource`.
+#[derive(Debug, Clone)]
+pub struct SetSource<'a> {
+    /// Whom to follow; the tablet reads the address from that tablet's record.
+    pub parent: &'a TabletAlias,
+    /// Wait for the reparent-journal row with this key, in nanoseconds; 0 = do not wait.
+    pub time_created_ns: i64,
+    /// Start replication even where it was stopped.
+    pub force_start: bool,
+    /// Wait until this encoded position is applied; empty = do not wait.
+    pub wait_position: &'a str,
+    /// Whether this tablet acknowledges the parent's transactions.
+    pub semi_sync: bool,
+    /// Heartbeat period in seconds; 0 = keep. Any other value makes a tablet throw its relay logs away.
+    pub heartbeat_interval_s: f64,
+}
+
+/// What a reparent or a repair asks of a tablet. Every call names the tablet's record, from which the address is taken.
+#[async_trait]
+pub trait TabletManager: Send + Sync + 'static {
+    /// Is the tablet's process there?
+    async fn ping(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError>;
+    /// Everything about its MySQL server in one answer.
+    async fn full_status(&self, tablet: &Tablet, call: Call) -> Result<FullStatus, TabletError>;
+    /// Replication threads and positions; `NotReplica` where no source is configured.
+    async fn replication_status(&self, tablet: &Tablet, call: Call) -> Result<Status, TabletError>;
+    /// Executed position, file position and server UUID.
+    async fn primary_status(&self, tablet: &Tablet, call: Call) -> Result<PrimaryStatus, TabletError>;
+    /// Executed position, encoded.
+    async fn primary_position(&self, tablet: &Tablet, call: Call) -> Result<String, TabletError>;
+    /// Values of global status variables.
+    async fn global_status_vars(
+        &self,
+        tablet: &Tablet,
+        variables: &[&str],
+        call: Call,
+    ) -> Result<std::collections::BTreeMap<String, String>, TabletError>;
+    /// Waits until the encoded position is applied.
+    async fn wait_for_position(&self, tablet: &Tablet, position: &str, call: Call) -> Result<(), TabletError>;
+    /// Stops the IO thread, or both, where healthy; the status before and after.
+    async fn stop_replication_and_get_status(
+        &self,
+        tablet: &Tablet,
+        mode: StopReplicationMode,
+        call: Call,
+    ) -> Result<StopReplicationStatus, TabletError>;
+    /// Stops both replication threads.
+    async fn stop_replication(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError>;
+    /// Starts both replication threads.
+    async fn start_replication(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<(), TabletError>;
+    /// Makes it follow another tablet.
+    async fn set_replication_source(&self, tablet: &Tablet, set: SetSource<'_>, call: Call) -> Result<(), TabletError>;
+    /// Read-only, nothing in flight; the position then.
+    async fn demote_primary(&self, tablet: &Tablet, force: bool, call: Call) -> Result<PrimaryStatus, TabletError>;
+    /// Writable and serving again.
+    async fn undo_demote_primary(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<(), TabletError>;
+    /// Makes a replica the primary; its position before the first write. An error does not mean that it was not promoted.
+    async fn promote_replica(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<String, TabletError>;
+    /// Makes the first primary of an empty shard; its position.
+    async fn init_primary(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<String, TabletError>;
+    /// Writes a row into the reparent journal. `AlreadyDone` for a `time_created_ns` that is there.
+    async fn populate_reparent_journal(
+        &self,
+        tablet: &Tablet,
+        time_created_ns: i64,
+        action: &str,
+        primary: &TabletAlias,
+        position: &str,
+        call: Call,
+    ) -> Result<(), TabletError>;
+    /// Rows in the reparent journal.
+    async fn read_reparent_journal_info(&self, tablet: &Tablet, call: Call) -> Result<i32, TabletError>;
+    /// `read_only = ON` or both switches off.
+    async fn set_read_only(&self, tablet: &Tablet, read_only: bool, call: Call) -> Result<(), TabletError>;
+    /// Changes the tablet's type.
+    async fn change_type(&self, tablet: &Tablet, to: TabletType, semi_sync: bool, call: Call) -> Result<(), TabletError>;
+    /// Re-reads shard and serving records.
+    async fn refresh_state(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError>;
+    /// Sends a health update.
+    async fn run_health_check(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError>;
+    /// Stops replication and forgets the source.
+    async fn reset_replication_parameters(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError>;
+    /// One statement as the administrative user.
+    async fn execute_fetch_as_dba(
+        &self,
+        tablet: &Tablet,
+        sql: &str,
+        max_rows: u64,
+        call: Call,
+    ) -> Result<QueryResult, TabletError>;
+}

@@ -1,0 +1,165 @@
+//! Names of things in the topology: cells, tablets, keyspaces, shards.
+
+use std::{fmt, str::FromStr};
+
+use crate::pb::topodata;
+
+/// Longest name of a keyspace or shard that Vitess accepts, in bytes.
+const NAME_LEN_MAX: usize = 64;
+
+/// A name that is no name: which kind it should be, what was given, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not a valid {kind}: {rule}")]
+pub struct NameError {
+    kind: &'static str,
+    given: String,
+    rule: &'static str,
+}
+
+fn name_error(kind: &'static str, given: &str, rule: &'static str) -> NameError {
+    let mut given = given.to_owned();
+    if given.len() > 2 * NAME_LEN_MAX {
+        given = given.chars().take(NAME_LEN_MAX).chain("...".chars()).collect();
+    }
+    NameError { kind, given, rule }
+}
+
+/// Identity of a tablet: its cell and a number that is unique in that cell.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TabletAlias {
+    /// The cell whose topology holds the tablet's record.
+    pub cell: String,
+    /// The number within the cell.
+    pub uid: u32,
+}
+
+impl TabletAlias {
+    /// Makes an alias of a checked cell name and a number.
+    pub fn new(cell: impl Into<String>, uid: u32) -> Result<Self, NameError> {
+        let cell = cell.into();
+        check_cell(&cell)?;
+        Ok(Self { cell, uid })
+    }
+}
+
+impl fmt::Display for TabletAlias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:010}", self.cell, self.uid)
+    }
+}
+
+impl FromStr for TabletAlias {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let error = || name_error("tablet alias", text, "write it as CELL-UID, such as zone1-0000000100");
+        let (cell, uid) = text.rsplit_once('-').ok_or_else(error)?;
+        if uid.is_empty() || !uid.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(error());
+        }
+        let uid = uid.parse().map_err(|_| error())?;
+        Self::new(cell, uid).map_err(|_| error())
+    }
+}
+
+impl TryFrom<&topodata::TabletAlias> for TabletAlias {
+    type Error = NameError;
+
+    fn try_from(alias: &topodata::TabletAlias) -> Result<Self, NameError> {
+        Self::new(alias.cell.clone(), alias.uid)
+    }
+}
+
+impl From<&TabletAlias> for topodata::TabletAlias {
+    fn from(alias: &TabletAlias) -> Self {
+        Self { cell: alias.cell.clone(), uid: alias.uid }
+    }
+}
+
+/// Identity of a shard, printed as `KEYSPACE/SHARD`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId {
+    /// The keyspace that the shard is a part of.
+    pub keyspace: String,
+    /// The shard's name: `0`, `-`, or a range in lower-case hex such as `80-`.
+    pub shard: String,
+}
+
+impl ShardId {
+    /// Checks both names; a key range comes out in lower case, as tablets register it.
+    pub fn new(keyspace: &str, shard: &str) -> Result<Self, NameError> {
+        check_name("keyspace name", keyspace)?;
+        check_name("shard name", shard)?;
+        let shard = if shard.contains('-') { shard.to_ascii_lowercase() } else { shard.to_owned() };
+        Ok(Self { keyspace: keyspace.to_owned(), shard })
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.keyspace, self.shard)
+    }
+}
+
+impl FromStr for ShardId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (keyspace, shard) =
+            text.split_once('/').ok_or_else(|| name_error("shard", text, "write it as KEYSPACE/SHARD, such as commerce/0"))?;
+        Self::new(keyspace, shard)
+    }
+}
+
+/// Checks a keyspace or shard name: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+pub fn check_name(kind: &'static str, name: &str) -> Result<(), NameError> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(fits) {
+        return Err(name_error(kind, name, "use 1 to 64 letters, digits, underscores and dashes"));
+    }
+    Ok(())
+}
+
+/// Checks a cell name: letters, digits, dots, dashes, underscores; `global` is taken by the global topology.
+pub fn check_cell(name: &str) -> Result<(), NameError> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if name.is_empty()
+        || name.len() > NAME_LEN_MAX
+        || !name.bytes().all(fits)
+        || name == "global"
+        || name.bytes().all(|b| b == b'.')
+    {
+        return Err(name_error("cell name", name, "use 1 to 64 letters, digits, dots, underscores and dashes, and not `global`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_prints_ten_digits_and_reads_any_number_of_them() {
+        let alias: TabletAlias = "zone-1-101".parse().unwrap();
+        assert_eq!((alias.cell.as_str(), alias.uid), ("zone-1", 101));
+        assert_eq!(alias.to_string(), "zone-1-0000000101");
+        assert_eq!(alias.to_string().parse(), Ok(alias));
+    }
+
+    #[test]
+    fn what_is_no_alias_is_named_in_the_error() {
+        for text in ["", "zone1", "zone1-", "-1", "zone1-+1", "zone1-4294967296", "a/b-1", "global-1", "..-1"] {
+            let error = text.parse::<TabletAlias>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")) && error.contains("CELL-UID"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_range_is_lower_case_and_a_plain_name_is_kept() {
+        assert_eq!(ShardId::new("commerce", "-8A").unwrap().to_string(), "commerce/-8a");
+        assert_eq!("commerce/Main".parse::<ShardId>().unwrap().shard, "Main");
+        for text in ["commerce", "/0", "commerce/", "a/b/c", "a b/0"] {
+            assert!(text.parse::<ShardId>().is_err(), "{text}");
+        }
+    }
+}
