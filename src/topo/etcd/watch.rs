@@ -42,7 +42,7 @@ impl EtcdKv {
         let stop = self.stop.child_token();
         let (sender, events) = mpsc::channel(QUEUE_MAX);
         self.tasks.spawn(feed(stream, sender, stop.clone(), prefix.to_owned()));
-        Ok(Watch { events, _owner: stop.drop_guard() })
+        Ok(Watch::new(events, stop.drop_guard()))
     }
 }
 
