@@ -189,7 +189,7 @@ async fn a_recorded_cluster_is_read_through_the_typed_operations() {
     assert_eq!(topo.keyspaces().await.unwrap(), ["ks"]);
     assert_eq!(topo.keyspace("ks").await.unwrap().value.durability_policy, "semi_sync");
     let shard: ShardId = "ks/0".parse().unwrap();
-    assert_eq!(topo.shards("ks").await.unwrap().into_keys().collect::<Vec<_>>(), [shard.clone()]);
+    assert_eq!(topo.shards("ks").await.unwrap().keys().collect::<Vec<_>>(), [&shard]);
     let found = topo.shard_tablets(&shard).await.unwrap();
     let aliases: Vec<String> = found.tablets.keys().map(ToString::to_string).collect();
     assert_eq!(aliases, ["zone1-0000000101", "zone1-0000000102", "zone1-0000000104", "zone2-0000000103"]);
