@@ -1,5 +1,7 @@
 //! Our messages against the bytes of a running Vitess 24 (`fixtures/vitess24.json`) and against its message tables.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
+
 use std::{collections::BTreeSet, fmt::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
