@@ -2,7 +2,11 @@
 //!
 //! `ARCHITECTURE.md` is the map of these modules.
 
+pub mod cli;
+pub mod config;
+pub mod metrics;
 pub mod mysql;
 pub mod pb;
+pub mod serve;
 pub mod tablet;
 pub mod topo;
