@@ -91,7 +91,8 @@ impl Metrics {
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
-        let build = IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
+        let build =
+            IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics.registry.register(Box::new(build))?;
         Ok(metrics)

@@ -2,23 +2,23 @@
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+use crate::config::{ConfigError, LogFormat};
 
-/// Starts the log of the process. A filter that cannot be read is replaced by `info`, with a warning.
-pub fn start(format: LogFormat, level: &str) {
-    let (filter, mistake) = match EnvFilter::builder().parse(level) {
-        Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
-    };
+/// Starts the log of the process.
+pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
+    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+        ConfigError::new(
+            "log-level",
+            level,
+            error.to_string(),
+            "use debug, info, warn, error, or a filter such as info,vtelector::topo=debug",
+        )
+    })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
+    // Only a second start in one process can fail, and then the first one's log goes on.
+    let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         LogFormat::Text => log.with_ansi(false).try_init(),
     };
-    if let Err(error) = started {
-        eprintln!("the log was started before: {error}");
-    }
-    if let Some(error) = mistake {
-        tracing::warn!(level, %error, "--log-level cannot be read; info is used");
-    }
+    Ok(())
 }

@@ -39,10 +39,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => match config::Settings::try_from(&*args) {
-            Ok(settings) => {
-                logging::start(args.log_format, &args.log_level);
-                serve::run(&settings, &ignored)
-            }
+            Ok(settings) => match logging::start(args.log_format, &args.log_level) {
+                Ok(()) => serve::run(&settings, &ignored),
+                Err(error) => usage(&error),
+            },
             Err(error) => usage(&error),
         },
     }

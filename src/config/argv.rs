@@ -49,7 +49,7 @@ pub fn normalize(
                     skip(flag, value, &mut out.ignored)?;
                     continue;
                 }
-                None => return Err(unknown(&name, own.keys().map(String::as_str).chain(foreign::names()))),
+                None => return Err(unknown(&name, &own)),
             },
             None => false,
         };
@@ -85,7 +85,9 @@ fn long_flag(arg: &str) -> Option<(String, Option<OsString>)> {
 fn skip(flag: &Foreign, value: Option<OsString>, ignored: &mut Vec<String>) -> Result<(), ConfigError> {
     let value = value.map(|v| v.to_string_lossy().into_owned()).unwrap_or_default();
     match flag.refusal {
-        Some(remedy) if !value.is_empty() || !flag.takes_value => Err(ConfigError::new(flag.name, &value, "not supported", remedy)),
+        Some(remedy) if !value.is_empty() || !flag.takes_value => {
+            Err(ConfigError::new(flag.name, &value, "not supported", remedy))
+        }
         _ => {
             ignored.push(format!("--{}", flag.name));
             Ok(())
@@ -93,8 +95,8 @@ fn skip(flag: &Foreign, value: Option<OsString>, ignored: &mut Vec<String>) -> R
     }
 }
 
-fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
-    let nearest = known.min_by_key(|candidate| distance(name, candidate));
+fn unknown(name: &str, own: &Flags) -> ConfigError {
+    let nearest = own.keys().map(String::as_str).chain(foreign::names()).min_by_key(|candidate| distance(name, candidate));
     let remedy = match nearest {
         Some(nearest) if distance(name, nearest) <= name.len().div_ceil(3) => format!("did you mean --{nearest}?"),
         _ => "see `vtelector serve --help`".to_owned(),

@@ -17,7 +17,7 @@ pub fn lookup(name: &str) -> Option<&'static Foreign> {
 }
 
 /// The names of all of them.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub fn names<'a>() -> impl Iterator<Item = &'a str> {
     FLAGS.iter().map(|flag| flag.name)
 }
 
@@ -41,7 +41,10 @@ const FLAGS: &[Foreign] = &[
     refused("grpc-auth-mode", MUTUAL_TLS),
     refused("grpc-auth-static-password-file", MUTUAL_TLS),
     refused("grpc-auth-mtls-allowed-substrings", MUTUAL_TLS),
-    refused("grpc-auth-static-client-creds", "tablets would be called without them: leave it out and use --tablet-manager-grpc-cert"),
+    refused(
+        "grpc-auth-static-client-creds",
+        "tablets would be called without them: leave it out and use --tablet-manager-grpc-cert",
+    ),
     refused("grpc-crl", NO_CRL),
     refused("tablet-manager-grpc-crl", NO_CRL),
     refused("security-policy", NO_POLICY),

@@ -129,7 +129,8 @@ impl TryFrom<&ServeArgs> for Settings {
     fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
         let topo = TopoSettings::try_from(&args.topo)?;
         if !args.cell.is_empty() {
-            check_cell(&args.cell).map_err(|e| ConfigError::new("cell", &args.cell, e.to_string(), "give the cell in which this process runs"))?;
+            check_cell(&args.cell)
+                .map_err(|e| ConfigError::new("cell", &args.cell, e.to_string(), "give the cell in which this process runs"))?;
         }
         let http = listen("bind-address", &args.bind_address, args.port)?;
         let grpc = listen("grpc-bind-address", &args.grpc_bind_address, args.grpc_port)?;
@@ -172,7 +173,12 @@ impl TryFrom<&TopoArgs> for TopoSettings {
         let ca = readable("topo-etcd-tls-ca", &args.topo_etcd_tls_ca)?;
         if let (None, Some(ca)) = (&cert, &ca) {
             let remedy = "give --topo-etcd-tls-cert and --topo-etcd-tls-key as well, or leave it out";
-            return Err(ConfigError::new("topo-etcd-tls-ca", ca.display(), "TLS towards etcd needs a client certificate", remedy));
+            return Err(ConfigError::new(
+                "topo-etcd-tls-ca",
+                ca.display(),
+                "TLS towards etcd needs a client certificate",
+                remedy,
+            ));
         }
         Ok(Self {
             global_server_address: endpoints(&args.topo_global_server_address)?,
@@ -273,8 +279,12 @@ fn pair(prefix: &str, cert: &Option<PathBuf>, key: &Option<PathBuf>) -> Result<O
     match (readable(&cert_flag, cert)?, readable(&key_flag, key)?) {
         (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
         (None, None) => Ok(None),
-        (Some(cert), None) => Err(ConfigError::new(&cert_flag, cert.display(), "its key is missing", format!("give --{key_flag}"))),
-        (None, Some(key)) => Err(ConfigError::new(&key_flag, key.display(), "its certificate is missing", format!("give --{cert_flag}"))),
+        (Some(cert), None) => {
+            Err(ConfigError::new(&cert_flag, cert.display(), "its key is missing", format!("give --{key_flag}")))
+        }
+        (None, Some(key)) => {
+            Err(ConfigError::new(&key_flag, key.display(), "its certificate is missing", format!("give --{cert_flag}")))
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub enum ServeError {
     /// A certificate, key or authority cannot be used.
     #[error("TLS of the gRPC server (--grpc-cert, --grpc-key, --grpc-ca): {0}")]
     Tls(String),
+    /// The descriptors of our own messages cannot be read.
+    #[error("the message descriptors in this program: {0}")]
+    Schema(String),
     /// The descriptors for reflection cannot be read.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -69,7 +72,7 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let mut faces = JoinSet::new();
-        let context = grpc::Context::new(settings, parts.clone(), limits, reparents.clone(), stopping.clone());
+        let context = grpc::Context::new(settings, parts.clone(), limits, reparents.clone(), stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
         Ok(Self { grpc, http, stopping, closing, reparents, faces })
@@ -91,4 +94,3 @@ impl Server {
         ended
     }
 }
-

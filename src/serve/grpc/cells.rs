@@ -18,7 +18,9 @@ pub async fn add_cell_info(context: &Context, request: Request<AddCellInfoReques
         return Err(Refusal::invalid(format!("cell_info.root {given:?} is no path in etcd; give one such as /vitess/{name}")));
     }
     if info.server_address.is_empty() {
-        let message = format!("cell_info.server_address is required: give the cell's etcd as host:port, with commas between several ({name})");
+        let message = format!(
+            "cell_info.server_address is required: give the cell's etcd as host:port, with commas between several ({name})"
+        );
         return Err(Refusal::invalid(message));
     }
     context.topo.create_cell_info(name, &info).await?;
@@ -33,6 +35,9 @@ pub async fn get_cell_info(context: &Context, request: Request<GetCellInfoReques
 }
 
 /// Names of all cells.
-pub async fn get_cell_info_names(context: &Context, _: Request<GetCellInfoNamesRequest>) -> Result<GetCellInfoNamesResponse, Refusal> {
+pub async fn get_cell_info_names(
+    context: &Context,
+    _: Request<GetCellInfoNamesRequest>,
+) -> Result<GetCellInfoNamesResponse, Refusal> {
     Ok(GetCellInfoNamesResponse { names: context.topo.cells().await? })
 }

@@ -10,7 +10,8 @@ use crate::{
 
 /// A tablet that must be named.
 pub fn alias(field: &str, alias: Option<&topodata::TabletAlias>) -> Result<TabletAlias, Refusal> {
-    optional_alias(field, alias)?.ok_or_else(|| Refusal::invalid(format!("{field} is required: name a tablet, such as zone1-0000000100")))
+    optional_alias(field, alias)?
+        .ok_or_else(|| Refusal::invalid(format!("{field} is required: name a tablet, such as zone1-0000000100")))
 }
 
 /// A tablet that may be named. An alias without cell and number is none, as in Vitess.
@@ -52,7 +53,11 @@ pub fn cell<'a>(field: &str, name: &'a str) -> Result<&'a str, Refusal> {
 /// A duration; unset is `None`.
 pub fn duration(field: &str, duration: Option<&vttime::Duration>) -> Result<Option<Duration>, Refusal> {
     let Some(vttime::Duration { seconds, nanos }) = duration else { return Ok(None) };
-    let wrong = || Refusal::invalid(format!("{field}: {seconds} s and {nanos} ns is no duration; give 0 or more of each, less than a second of ns"));
+    let wrong = || {
+        Refusal::invalid(format!(
+            "{field}: {seconds} s and {nanos} ns is no duration; give 0 or more of each, less than a second of ns"
+        ))
+    };
     let whole_s = u64::try_from(*seconds).map_err(|_| wrong())?;
     let nanos = u32::try_from(*nanos).ok().filter(|&n| n < 1_000_000_000).ok_or_else(wrong)?;
     Ok(Some(Duration::new(whole_s, nanos)))

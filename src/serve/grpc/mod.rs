@@ -6,7 +6,6 @@ mod input;
 mod keyspaces;
 mod path;
 mod refusal;
-mod reparent;
 mod replication;
 mod service;
 mod shards;
@@ -15,6 +14,8 @@ mod validate;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
+use prost_reflect::DescriptorPool;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
@@ -40,6 +41,14 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Records that one call reads, or tablets that it asks, at the same time.
+const AT_ONCE_MAX: usize = 32;
+
+/// Waits for all, a bounded number at the same time; the answers come in the order of the questions.
+async fn at_once<F: Future>(questions: impl Iterator<Item = F>) -> Vec<F::Output> {
+    stream::iter(questions).buffered(AT_ONCE_MAX).collect().await
+}
+
 /// How much is done at the same time. What is more is refused with RESOURCE_EXHAUSTED, not queued.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -64,6 +73,7 @@ pub struct Context {
     lock_timeout: Duration,
     wait_replicas_timeout: Duration,
     requests_max: usize,
+    schema: DescriptorPool,
     reparent_permits: Arc<Semaphore>,
     reparents: TaskTracker,
     stopping: CancellationToken,
@@ -71,8 +81,16 @@ pub struct Context {
 
 impl Context {
     /// Reparents run as tasks of `reparents`; none is begun after `stopping`.
-    pub fn new(settings: &Settings, parts: Parts, limits: Limits, reparents: TaskTracker, stopping: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(
+        settings: &Settings,
+        parts: Parts,
+        limits: Limits,
+        reparents: TaskTracker,
+        stopping: CancellationToken,
+    ) -> Result<Arc<Self>, ServeError> {
+        let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
+        Ok(Arc::new(Self {
+            schema,
             topo: parts.topo,
             tablets: parts.tablets,
             metrics: parts.metrics,
@@ -83,7 +101,7 @@ impl Context {
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
             reparents,
             stopping,
-        })
+        }))
     }
 
     /// The limits of one call to a tablet.
@@ -114,7 +132,7 @@ pub fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
-        .layer(guard::GuardLayer::new(context.metrics.clone(), context.requests_max))
+        .layer(guard::GuardLayer::new(context.metrics.clone(), &context.schema, context.requests_max))
         .add_service(vtctld)
         .add_service(health)
         .add_service(v1)

@@ -27,7 +27,9 @@ pub async fn get_topology_path(
     }
     let cell_name = path.strip_prefix('/').and_then(|rest| rest.split('/').next()).unwrap_or_default();
     if cell_name.is_empty() {
-        return Err(Refusal::invalid(format!("path {path:?} is no path of the topology; write it as /CELL/..., such as /global/keyspaces")));
+        return Err(Refusal::invalid(format!(
+            "path {path:?} is no path of the topology; write it as /CELL/..., such as /global/keyspaces"
+        )));
     }
     if cell_name != GLOBAL {
         input::cell("path", cell_name)?;
@@ -57,7 +59,9 @@ fn record_type(schema: &DescriptorPool, name: &str) -> Option<MessageDescriptor>
 }
 
 fn words(schema: &DescriptorPool, path: &str, value: &[u8], as_json: bool) -> Result<String, Refusal> {
-    let garbage = |reason: String| Refusal::new(Code::DataLoss, format!("{path} holds {} bytes that cannot be shown: {reason}", value.len()));
+    let garbage = |reason: String| {
+        Refusal::new(Code::DataLoss, format!("{path} holds {} bytes that cannot be shown: {reason}", value.len()))
+    };
     let Some(kind) = record_type(schema, last(path)) else {
         return match std::str::from_utf8(value) {
             Ok(text) if !as_json => Ok(text.to_owned()),

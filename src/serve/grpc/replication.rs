@@ -1,9 +1,8 @@
 //! Replication of a shard's tablets: positions, and starting, stopping, re-pointing one by hand.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use tonic::{Code, Request};
 
-use super::{Context, input, refusal::Refusal, tablets};
+use super::{Context, at_once, input, refusal::Refusal, tablets};
 use crate::{
     pb::{
         replicationdata::Status,
@@ -15,9 +14,6 @@ use crate::{
     tablet::{TabletError, TabletErrorKind},
 };
 
-/// Tablets that are asked at the same time.
-const CALLS_AT_ONCE: usize = 32;
-
 /// Where every tablet of a shard stands. A tablet that does not answer has an entry with an empty status.
 pub async fn shard_replication_positions(
     context: &Context,
@@ -25,13 +21,16 @@ pub async fn shard_replication_positions(
 ) -> Result<ShardReplicationPositionsResponse, Refusal> {
     let request = request.into_inner();
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
-    let found = context.topo.shard_tablets(&id).await?;
+    let mut found = context.topo.shard_tablets(&id).await?;
     if !found.unreadable_cells.is_empty() {
         let cells: Vec<String> = found.unreadable_cells.iter().map(|(cell, error)| format!("{cell} ({error})")).collect();
-        return Err(Refusal::new(Code::Unavailable, format!("tablets of {id} may be missing: cells not readable: {}", cells.join(", "))));
+        return Err(Refusal::new(
+            Code::Unavailable,
+            format!("tablets of {id} may be missing: cells not readable: {}", cells.join(", ")),
+        ));
     }
-    let asked = stream::iter(found.tablets.into_iter().filter(|(_, tablet)| has_position(tablet)));
-    let asked = asked.map(|(alias, tablet)| async move {
+    found.tablets.retain(|_, tablet| has_position(tablet));
+    let asked = at_once(found.tablets.into_iter().map(|(alias, tablet)| async move {
         match position(context, &tablet).await {
             Ok(status) => Ok((alias.to_string(), status, tablet)),
             Err(TabletError { kind: TabletErrorKind::Unreachable | TabletErrorKind::UnknownOutcome, .. }) => {
@@ -39,10 +38,10 @@ pub async fn shard_replication_positions(
             }
             Err(error) => Err(Refusal::from(error)),
         }
-    });
-    let asked: Vec<_> = asked.buffered(CALLS_AT_ONCE).try_collect().await?;
+    }));
     let mut answer = ShardReplicationPositionsResponse::default();
-    for (alias, status, tablet) in asked {
+    for asked in asked.await {
+        let (alias, status, tablet) = asked?;
         answer.replication_statuses.insert(alias.clone(), status);
         answer.tablet_map.insert(alias, tablet);
     }
@@ -65,7 +64,10 @@ async fn position(context: &Context, tablet: &Tablet) -> Result<Status, TabletEr
 }
 
 /// Stops both replication threads of a tablet.
-pub async fn stop_replication(context: &Context, request: Request<StopReplicationRequest>) -> Result<StopReplicationResponse, Refusal> {
+pub async fn stop_replication(
+    context: &Context,
+    request: Request<StopReplicationRequest>,
+) -> Result<StopReplicationResponse, Refusal> {
     let (alias, tablet) = tablets::named(context, request.into_inner().tablet_alias.as_ref()).await?;
     context.tablets.stop_replication(&tablet, context.call()).await?;
     tracing::info!(%alias, "a person stopped replication");

@@ -1,9 +1,8 @@
 //! Shards: their records and their replication graphs.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use tonic::Request;
 
-use super::{Context, input, keyspaces::READS_AT_ONCE, refusal::Refusal};
+use super::{Context, at_once, input, refusal::Refusal};
 use crate::{
     pb::{
         topodata,
@@ -46,7 +45,9 @@ pub async fn find_all_shards_in_keyspace(
 ) -> Result<FindAllShardsInKeyspaceResponse, Refusal> {
     let request = request.into_inner();
     let shards = context.topo.shards(input::keyspace("keyspace", &request.keyspace)?).await?;
-    Ok(FindAllShardsInKeyspaceResponse { shards: shards.into_iter().map(|(id, shard)| (id.shard.clone(), named(&id, shard))).collect() })
+    Ok(FindAllShardsInKeyspaceResponse {
+        shards: shards.into_iter().map(|(id, shard)| (id.shard.clone(), named(&id, shard))).collect(),
+    })
 }
 
 /// One shard.
@@ -70,11 +71,11 @@ pub async fn get_shard_replication(
     }
     context.topo.shard(&id).await?;
     let id = &id;
-    let read = stream::iter(cells).map(|cell| async move {
+    let graphs = at_once(cells.into_iter().map(|cell| async move {
         let graph = context.topo.shard_replication(&cell, id).await?;
-        Ok::<_, Refusal>((cell, graph))
-    });
-    Ok(GetShardReplicationResponse { shard_replication_by_cell: read.buffered(READS_AT_ONCE).try_collect().await? })
+        Ok((cell, graph))
+    }));
+    Ok(GetShardReplicationResponse { shard_replication_by_cell: graphs.await.into_iter().collect::<Result<_, Refusal>>()? })
 }
 
 fn named(id: &ShardId, shard: topodata::Shard) -> vtctldata::Shard {

@@ -5,10 +5,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{StreamExt, stream};
 use tonic::{Code, Request};
 
-use super::{Context, input, keyspaces::READS_AT_ONCE, refusal::Refusal};
+use super::{Context, at_once, input, refusal::Refusal};
 use crate::{
     pb::{
         topodata::{self, Tablet, TabletType},
@@ -61,12 +60,10 @@ async fn by_alias(context: &Context, request: &GetTabletsRequest) -> Result<Vec<
     for alias in &request.tablet_aliases {
         aliases.push(input::alias("tablet_aliases", Some(alias))?);
     }
-    let read = stream::iter(aliases).map(|alias| async move { context.topo.tablet(&alias).await.map(|tablet| tablet.value) });
-    let read: Vec<Result<Tablet, TopoError>> = read.buffered(READS_AT_ONCE).collect().await;
-    if request.strict {
-        return Ok(read.into_iter().collect::<Result<_, _>>()?);
-    }
-    tolerated(read.into_iter().map(|tablet| tablet.map(|tablet| vec![tablet])).collect())
+    let read = at_once(
+        aliases.into_iter().map(|alias| async move { context.topo.tablet(&alias).await.map(|tablet| vec![tablet.value]) }),
+    );
+    tolerated(read.await, request.strict)
 }
 
 async fn of_shard(context: &Context, request: &GetTabletsRequest) -> Result<Vec<Tablet>, Refusal> {
@@ -86,21 +83,14 @@ async fn of_cells(context: &Context, request: &GetTabletsRequest) -> Result<Vec<
     for cell in &cells {
         input::cell("cells", cell)?;
     }
-    let read = stream::iter(cells).map(|cell| async move { context.topo.cell_tablets(&cell).await });
-    let mut read: Vec<Result<Vec<Tablet>, TopoError>> = read.buffered(READS_AT_ONCE).collect().await;
-    if request.strict {
-        let failed = read.iter().position(Result::is_err);
-        if let Some(Err(error)) = failed.map(|i| read.swap_remove(i)) {
-            return Err(error.into());
-        }
-    }
-    let mut tablets = tolerated(read)?;
+    let read = at_once(cells.into_iter().map(|cell| async move { context.topo.cell_tablets(&cell).await }));
+    let mut tablets = tolerated(read.await, request.strict)?;
     tablets.retain(|tablet| request.keyspace.is_empty() || tablet.keyspace == request.keyspace);
     Ok(tablets)
 }
 
-/// What could be read; the first error only where nothing could be.
-fn tolerated(read: Vec<Result<Vec<Tablet>, TopoError>>) -> Result<Vec<Tablet>, Refusal> {
+/// What could be read; the first error where nothing could be, or where the caller is strict.
+fn tolerated(read: Vec<Result<Vec<Tablet>, TopoError>>, strict: bool) -> Result<Vec<Tablet>, Refusal> {
     let mut first = None;
     let (mut tablets, mut any) = (Vec::new(), read.is_empty());
     for part in read {
@@ -113,7 +103,7 @@ fn tolerated(read: Vec<Result<Vec<Tablet>, TopoError>>) -> Result<Vec<Tablet>, R
         }
     }
     match first {
-        Some(error) if !any => Err(error.into()),
+        Some(error) if strict || !any => Err(error.into()),
         _ => Ok(tablets),
     }
 }
@@ -215,7 +205,10 @@ pub async fn named(context: &Context, alias: Option<&topodata::TabletAlias>) -> 
 }
 
 /// Everything about a tablet's MySQL server.
-pub async fn get_full_status(context: &Context, request: Request<GetFullStatusRequest>) -> Result<GetFullStatusResponse, Refusal> {
+pub async fn get_full_status(
+    context: &Context,
+    request: Request<GetFullStatusRequest>,
+) -> Result<GetFullStatusResponse, Refusal> {
     let (_, tablet) = named(context, request.into_inner().tablet_alias.as_ref()).await?;
     Ok(GetFullStatusResponse { status: Some(context.tablets.full_status(&tablet, context.call()).await?) })
 }
@@ -235,7 +228,10 @@ pub async fn refresh_state(context: &Context, request: Request<RefreshStateReque
 }
 
 /// Makes a tablet send a health update.
-pub async fn run_health_check(context: &Context, request: Request<RunHealthCheckRequest>) -> Result<RunHealthCheckResponse, Refusal> {
+pub async fn run_health_check(
+    context: &Context,
+    request: Request<RunHealthCheckRequest>,
+) -> Result<RunHealthCheckResponse, Refusal> {
     let (_, tablet) = named(context, request.into_inner().tablet_alias.as_ref()).await?;
     context.tablets.run_health_check(&tablet, context.call()).await?;
     Ok(RunHealthCheckResponse {})

@@ -1,9 +1,8 @@
 //! `ValidateShard`: do the records agree with each other, and, where asked, with the tablets?
 
-use futures_util::{StreamExt, stream};
 use tonic::Request;
 
-use super::{Context, input, refusal::Refusal};
+use super::{Context, at_once, input, refusal::Refusal};
 use crate::{
     pb::{
         topodata::{Shard, Tablet, TabletType},
@@ -11,9 +10,6 @@ use crate::{
     },
     topo::{ShardId, ShardTablets, TabletAlias},
 };
-
-/// Tablets that are asked at the same time.
-const CALLS_AT_ONCE: usize = 32;
 
 /// Lists what is wrong with a shard; nothing is changed. A shard without a finding answers an empty list.
 pub async fn validate_shard(context: &Context, request: Request<ValidateShardRequest>) -> Result<ValidateShardResponse, Refusal> {
@@ -26,8 +22,10 @@ pub async fn validate_shard(context: &Context, request: Request<ValidateShardReq
     if request.ping_tablets {
         let primary = shard.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok());
         let primary = primary.and_then(|alias| found.tablets.get(&alias));
-        let asked = stream::iter(&found.tablets).map(|(alias, tablet)| ask(context, alias, tablet, primary));
-        results.extend(asked.buffered(CALLS_AT_ONCE).collect::<Vec<_>>().await.into_iter().flatten());
+        let asked = at_once(
+            found.tablets.clone().into_iter().map(|(alias, tablet)| async move { ask(context, &alias, &tablet, primary).await }),
+        );
+        results.extend(asked.await.into_iter().flatten());
     }
     Ok(ValidateShardResponse { results })
 }
@@ -83,7 +81,10 @@ async fn ask(context: &Context, alias: &TabletAlias, tablet: &Tablet, primary: O
     if let Err(error) = context.tablets.ping(tablet, context.call()).await {
         return vec![error.to_string()];
     }
-    let follows = matches!(TabletType::try_from(tablet.r#type), Ok(TabletType::Replica | TabletType::Rdonly | TabletType::Spare | TabletType::Experimental));
+    let follows = matches!(
+        TabletType::try_from(tablet.r#type),
+        Ok(TabletType::Replica | TabletType::Rdonly | TabletType::Spare | TabletType::Experimental)
+    );
     let Some(primary) = primary.filter(|_| follows) else { return Vec::new() };
     let status = match context.tablets.replication_status(tablet, context.call()).await {
         Ok(status) => status,
@@ -92,10 +93,15 @@ async fn ask(context: &Context, alias: &TabletAlias, tablet: &Tablet, primary: O
     let mut results = Vec::new();
     if (status.source_host.as_str(), status.source_port) != (primary.mysql_hostname.as_str(), primary.mysql_port) {
         let is = format!("{}:{}", status.source_host, status.source_port);
-        results.push(format!("{alias} replicates from {is}, not from the primary at {}:{}", primary.mysql_hostname, primary.mysql_port));
+        results.push(format!(
+            "{alias} replicates from {is}, not from the primary at {}:{}",
+            primary.mysql_hostname, primary.mysql_port
+        ));
     }
     const RUNNING: i32 = 3;
-    for (thread, state, error) in [("IO", status.io_state, &status.last_io_error), ("SQL", status.sql_state, &status.last_sql_error)] {
+    for (thread, state, error) in
+        [("IO", status.io_state, &status.last_io_error), ("SQL", status.sql_state, &status.last_sql_error)]
+    {
         if state != RUNNING {
             results.push(format!("the replication {thread} thread of {alias} does not run{}", because(error)));
         }
