@@ -2,7 +2,10 @@
 //!
 //! `ARCHITECTURE.md` is the map of these modules.
 
+pub mod durability;
+pub mod elect;
 pub mod mysql;
 pub mod pb;
+pub mod reparent;
 pub mod tablet;
 pub mod topo;
