@@ -1,11 +1,11 @@
-//! Durability policies: who may be promoted, who acknowledges whom, what is proven revoked (pure).
+//! Durability policies: who may be promoted, who acknowledges whom, what is proven revoked and what is established (pure).
+//!
+//! The policies and predicates are Vitess's; types come from the tablets' *records*.
 
-/// A durability policy that does not exist.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("durability policy {name:?} does not exist; set one of {known}")]
-pub struct PolicyError {
-    /// What was asked for.
-    pub name: String,
-    /// The policies that exist.
-    pub known: String,
-}
+mod policy;
+mod proof;
+
+pub use policy::{Member, Policy, PolicyError, PromotionRule, policy};
+pub use proof::{
+    Established, Members, NotEstablished, NotRevoked, Revoked, RevokedBy, ackers, can_establish, have_revoked, revoked_for,
+};
