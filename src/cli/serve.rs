@@ -7,7 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     config::{GoDuration, Settings},
     metrics::Metrics,
+    reparent::{DieAt, ReparentSettings},
     serve::{Limits, Parts, Server},
+    tablet::{GrpcTabletManager, TabletSettings},
     topo::Topo,
 };
 
@@ -71,6 +73,24 @@ async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
 async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>> {
     let metrics = Arc::new(Metrics::new()?);
     let topo = Topo::connect(&settings.topo).await?;
-    let tablets = todo!();
-    Ok(Parts { topo, tablets, metrics })
+    let tablets = Arc::new(GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?);
+    let die_at = std::env::var("VTELECTOR_DIE_AT").ok().map(|at| at.parse::<DieAt>()).transpose()?;
+    if let Some(at) = die_at {
+        tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
+    }
+    let settings = ReparentSettings {
+        remote_operation_timeout: settings.remote_operation_timeout,
+        lock_timeout: settings.lock_timeout,
+        ledger_root: settings.ledger_root.clone(),
+        who: who(settings.grpc.port),
+        die_at,
+    };
+    Ok(Parts::new(topo, tablets, settings, metrics))
+}
+
+/// This process, for a person who reads the journal.
+fn who(port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{port}", if host.is_empty() { "unknown-host" } else { host })
 }

@@ -88,7 +88,7 @@ pub struct ServeArgs {
     /// Key of that certificate (PEM)
     #[arg(long, value_name = "FILE", help_heading = "Tablets")]
     pub tablet_manager_grpc_key: Option<PathBuf>,
-    /// Authority that signed the tablets' certificates (PEM)
+    /// Authority that signed the tablets' certificates (PEM); tablets are called over TLS when it is given
     #[arg(long, value_name = "FILE", help_heading = "Tablets")]
     pub tablet_manager_grpc_ca: Option<PathBuf>,
     /// Name that the tablets' certificates bear, where it is not their host name

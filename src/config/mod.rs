@@ -15,7 +15,10 @@ pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
 pub use flags::{LogFormat, ServeArgs, TopoArgs};
 
-use crate::topo::{TopoSettings, TopoTls, check_cell};
+use crate::{
+    tablet::TabletTls,
+    topo::{TopoSettings, TopoTls, check_cell},
+};
 
 /// How often a held lock's lease is kept alive; a lease must outlive three of these, so that two lost answers do not lose the lock.
 pub const LOCK_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -83,17 +86,6 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// TLS towards tablets; used when a certificate or an authority is given, as in Vitess.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TabletTls {
-    /// Our identity, where tablets demand one.
-    pub identity: Option<TlsFiles>,
-    /// Authority that signed the tablets' certificates; the system's when absent.
-    pub ca: Option<PathBuf>,
-    /// Name that the certificates bear, where it is not the tablet's host name.
-    pub server_name: Option<String>,
-}
-
 /// Everything that `vtelector serve` was told, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -107,7 +99,7 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
-    /// TLS towards tablets.
+    /// TLS towards tablets; none when the certificates' authority is not given.
     pub tablet_tls: Option<TabletTls>,
     /// Limit of one call to a tablet.
     pub remote_operation_timeout: Duration,
@@ -268,9 +260,16 @@ fn server_tls(args: &ServeArgs) -> Result<Option<ServerTls>, ConfigError> {
 
 fn tablet_tls(args: &ServeArgs) -> Result<Option<TabletTls>, ConfigError> {
     let identity = pair("tablet-manager-grpc", &args.tablet_manager_grpc_cert, &args.tablet_manager_grpc_key)?;
-    let ca = readable("tablet-manager-grpc-ca", &args.tablet_manager_grpc_ca)?;
     let server_name = args.tablet_manager_grpc_server_name.clone().filter(|name| !name.is_empty());
-    Ok((identity.is_some() || ca.is_some()).then_some(TabletTls { identity, ca, server_name }))
+    match (readable("tablet-manager-grpc-ca", &args.tablet_manager_grpc_ca)?, identity) {
+        (Some(ca), identity) => Ok(Some(TabletTls { ca, identity: identity.map(|files| (files.cert, files.key)), server_name })),
+        (None, None) => Ok(None),
+        (None, Some(files)) => {
+            let problem = "without an authority it cannot be told whether a tablet is one";
+            let remedy = "give --tablet-manager-grpc-ca as well";
+            Err(ConfigError::new("tablet-manager-grpc-cert", files.cert.display(), problem, remedy))
+        }
+    }
 }
 
 /// A certificate without its key, or the other way round, is a mistake: half of TLS is none.

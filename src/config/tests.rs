@@ -98,6 +98,7 @@ fn half_of_tls_is_an_error() {
         (format!("--grpc-ca {pem}"), "let everybody in"),
         (format!("--topo-etcd-tls-ca {pem}"), "give --topo-etcd-tls-cert"),
         (format!("--tablet-manager-grpc-cert {pem}"), "give --tablet-manager-grpc-key"),
+        (format!("--tablet-manager-grpc-cert {pem} --tablet-manager-grpc-key {pem}"), "give --tablet-manager-grpc-ca"),
     ] {
         let error = settings(&format!("{TOPO} {flags}")).unwrap_err();
         assert!(error.contains(want), "{error}");

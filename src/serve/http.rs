@@ -62,7 +62,7 @@ async fn alive(State(face): State<Face>) -> Response {
 
 /// As in VTOrc: 200 when the topology can be read, 500 otherwise.
 async fn health(State(face): State<Face>) -> Response {
-    let (code, body) = match face.parts.topo.cells().await {
+    let (code, body) = match face.parts.hands.topo.cells().await {
         _ if face.stopping.is_cancelled() => {
             (StatusCode::INTERNAL_SERVER_ERROR, serde_json::json!({"Healthy": false, "Reason": "stopping"}))
         }

@@ -7,11 +7,11 @@ mod listen;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
 
-use crate::{config::Settings, metrics::Metrics, tablet::TabletManager, topo::Topo};
+use crate::{config::Settings, metrics::Metrics, reparent::{Hands, Outcome, ReparentSettings}, tablet::TabletManager, topo::{ShardId, Topo}};
 
 /// After the last answer, how long open connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -43,12 +43,21 @@ pub enum ServeError {
 /// What the faces speak for.
 #[derive(Clone)]
 pub struct Parts {
-    /// The declared world.
-    pub topo: Topo,
-    /// The tablets.
-    pub tablets: Arc<dyn TabletManager>,
+    /// What reparents, with the topology and the tablets that it works on.
+    pub hands: Hands,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// Builds the hands, and counts what they do.
+    pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
+        let counted = metrics.clone();
+        let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            counted.planned_reparent(&shard.keyspace, &shard.shard, outcome.result.is_ok(), outcome.took);
+        };
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+    }
 }
 
 /// A server that answers until it is stopped. Dropping it ends it at once.
@@ -59,23 +68,23 @@ pub struct Server {
     pub http: SocketAddr,
     stopping: CancellationToken,
     closing: CancellationToken,
-    reparents: TaskTracker,
+    hands: Hands,
     faces: JoinSet<()>,
 }
 
 impl Server {
     /// Listens on both addresses and answers from then on.
     pub async fn start(settings: &Settings, parts: Parts, limits: Limits) -> Result<Self, ServeError> {
-        let (stopping, closing, reparents) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
         let tls = settings.grpc_tls.as_ref().map(listen::tls).transpose()?;
         let grpc_listener = listen::bind("grpc-port", &settings.grpc).await?;
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
-        let mut faces = JoinSet::new();
-        let context = grpc::Context::new(settings, parts.clone(), limits, reparents.clone(), stopping.clone())?;
+        let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
+        let context = grpc::Context::new(settings, parts.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, reparents, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -86,8 +95,7 @@ impl Server {
     /// Refuses new work, lets running reparents end within `wait`, closes. Returns whether all of them ended.
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
-        self.reparents.close();
-        let ended = tokio::time::timeout(wait, self.reparents.wait()).await.is_ok();
+        let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;

@@ -4,6 +4,7 @@ use tonic::Request;
 
 use super::{Context, at_once, input, refusal::Refusal};
 use crate::{
+    durability,
     pb::{
         topodata::{Keyspace, KeyspaceType},
         vtctldata::{
@@ -48,7 +49,7 @@ pub async fn create_keyspace(
     let request = request.into_inner();
     let name = input::keyspace("name", &request.name)?;
     if !request.durability_policy.is_empty() {
-        policy(&request.durability_policy)?;
+        check_policy(&request.durability_policy)?;
     }
     match KeyspaceType::try_from(request.r#type) {
         Ok(KeyspaceType::Normal) => {}
@@ -83,7 +84,7 @@ pub async fn set_keyspace_durability_policy(
 ) -> Result<SetKeyspaceDurabilityPolicyResponse, Refusal> {
     let request = request.into_inner();
     let name = input::keyspace("keyspace", &request.keyspace)?;
-    policy(&request.durability_policy)?;
+    check_policy(&request.durability_policy)?;
     context.topo.keyspace(name).await?;
     let mut change = |keyspace: &mut Keyspace| {
         let differs = keyspace.durability_policy != request.durability_policy;
@@ -124,11 +125,11 @@ fn named(name: &str, keyspace: Keyspace) -> vtctldata::Keyspace {
     vtctldata::Keyspace { name: name.to_owned(), keyspace: Some(keyspace) }
 }
 
-/// A policy that reparents know.
-fn policy(name: &str) -> Result<(), Refusal> {
-    let known = ["none", "semi_sync", "cross_cell", "semi_sync_with_rdonly_ack", "cross_cell_with_rdonly_ack", "test"];
-    match known.contains(&name) {
-        true => Ok(()),
-        false => Err(Refusal::invalid(format!("durability_policy: {name:?} does not exist; use one of {}", known.join(", ")))),
+/// The name of a policy that reparents know.
+fn check_policy(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::invalid("durability_policy is required: name a policy, such as semi_sync"));
     }
+    durability::policy(name).map_err(|e| Refusal::invalid(format!("durability_policy: {e}")))?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ mod input;
 mod keyspaces;
 mod path;
 mod refusal;
+mod reparent;
 mod replication;
 mod service;
 mod shards;
@@ -17,7 +18,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
 use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
 
 use super::{Parts, ServeError};
@@ -25,6 +26,7 @@ use crate::{
     config::Settings,
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer},
+    reparent::Hands,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -68,38 +70,39 @@ impl Default for Limits {
 pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
+    hands: Hands,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
     wait_replicas_timeout: Duration,
     requests_max: usize,
     schema: DescriptorPool,
+    reparents_max: usize,
     reparent_permits: Arc<Semaphore>,
-    reparents: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Context {
-    /// Reparents run as tasks of `reparents`; none is begun after `stopping`.
+    /// No reparent is begun after `stopping`.
     pub fn new(
         settings: &Settings,
         parts: Parts,
         limits: Limits,
-        reparents: TaskTracker,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
         Ok(Arc::new(Self {
             schema,
-            topo: parts.topo,
-            tablets: parts.tablets,
+            topo: parts.hands.topo.clone(),
+            tablets: parts.hands.tablets.clone(),
+            hands: parts.hands,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
+            reparents_max: limits.reparents,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
-            reparents,
             stopping,
         }))
     }

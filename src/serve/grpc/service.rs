@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, cells, keyspaces, path, replication, shards, tablets, validate};
+use super::{Context, cells, keyspaces, path, reparent, replication, shards, tablets, validate};
 use crate::pb::{vtctldata, vtctlservice::vtctld_server};
 
 /// The service.
@@ -40,6 +40,7 @@ macro_rules! vtctld {
 vtctld! {
     served {
         add_cell_info(AddCellInfoRequest) -> AddCellInfoResponse: cells::add_cell_info;
+        change_tablet_type(ChangeTabletTypeRequest) -> ChangeTabletTypeResponse: tablets::change_tablet_type;
         create_keyspace(CreateKeyspaceRequest) -> CreateKeyspaceResponse: keyspaces::create_keyspace;
         create_shard(CreateShardRequest) -> CreateShardResponse: shards::create_shard;
         delete_tablets(DeleteTabletsRequest) -> DeleteTabletsResponse: tablets::delete_tablets;
@@ -54,22 +55,21 @@ vtctld! {
         get_tablet(GetTabletRequest) -> GetTabletResponse: tablets::get_tablet;
         get_tablets(GetTabletsRequest) -> GetTabletsResponse: tablets::get_tablets;
         get_topology_path(GetTopologyPathRequest) -> GetTopologyPathResponse: path::get_topology_path;
+        init_shard_primary(InitShardPrimaryRequest) -> InitShardPrimaryResponse: reparent::init_shard_primary;
         ping_tablet(PingTabletRequest) -> PingTabletResponse: tablets::ping_tablet;
+        planned_reparent_shard(PlannedReparentShardRequest) -> PlannedReparentShardResponse: reparent::planned_reparent_shard;
         refresh_state(RefreshStateRequest) -> RefreshStateResponse: tablets::refresh_state;
+        reparent_tablet(ReparentTabletRequest) -> ReparentTabletResponse: reparent::reparent_tablet;
         run_health_check(RunHealthCheckRequest) -> RunHealthCheckResponse: tablets::run_health_check;
         set_keyspace_durability_policy(SetKeyspaceDurabilityPolicyRequest) -> SetKeyspaceDurabilityPolicyResponse: keyspaces::set_keyspace_durability_policy;
         set_vtorc_emergency_reparent(SetVtorcEmergencyReparentRequest) -> SetVtorcEmergencyReparentResponse: keyspaces::set_vtorc_emergency_reparent;
         set_writable(SetWritableRequest) -> SetWritableResponse: tablets::set_writable;
         shard_replication_positions(ShardReplicationPositionsRequest) -> ShardReplicationPositionsResponse: replication::shard_replication_positions;
+        start_replication(StartReplicationRequest) -> StartReplicationResponse: replication::start_replication;
         stop_replication(StopReplicationRequest) -> StopReplicationResponse: replication::stop_replication;
         validate_shard(ValidateShardRequest) -> ValidateShardResponse: validate::validate_shard;
     }
     refused {
-        start_replication(StartReplicationRequest) -> StartReplicationResponse: "soon";
-        reparent_tablet(ReparentTabletRequest) -> ReparentTabletResponse: "soon";
-        planned_reparent_shard(PlannedReparentShardRequest) -> PlannedReparentShardResponse: "soon";
-        init_shard_primary(InitShardPrimaryRequest) -> InitShardPrimaryResponse: "soon";
-        change_tablet_type(ChangeTabletTypeRequest) -> ChangeTabletTypeResponse: "soon";
         emergency_reparent_shard(EmergencyReparentShardRequest) -> EmergencyReparentShardResponse:
             "this release moves primaries that are alive (PlannedReparentShard); for a dead one ask vtctld";
         add_cells_alias(AddCellsAliasRequest) -> AddCellsAliasResponse: "ask vtctld for it";

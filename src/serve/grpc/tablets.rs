@@ -7,12 +7,12 @@ use std::{
 
 use tonic::{Code, Request};
 
-use super::{Context, at_once, input, refusal::Refusal};
+use super::{Context, at_once, input, refusal::Refusal, replication};
 use crate::{
     pb::{
         topodata::{self, Tablet, TabletType},
         vtctldata::{
-            DeleteTabletsRequest, DeleteTabletsResponse, GetFullStatusRequest, GetFullStatusResponse, GetTabletRequest,
+            ChangeTabletTypeRequest, ChangeTabletTypeResponse, DeleteTabletsRequest, DeleteTabletsResponse, GetFullStatusRequest, GetFullStatusResponse, GetTabletRequest,
             GetTabletResponse, GetTabletsRequest, GetTabletsResponse, PingTabletRequest, PingTabletResponse, RefreshStateRequest,
             RefreshStateResponse, RunHealthCheckRequest, RunHealthCheckResponse, SetWritableRequest, SetWritableResponse,
         },
@@ -244,4 +244,37 @@ pub async fn set_writable(context: &Context, request: Request<SetWritableRequest
     context.tablets.set_read_only(&tablet, !request.writable, context.call()).await?;
     tracing::info!(%alias, writable = request.writable, "a person switched a server's read-only state");
     Ok(SetWritableResponse {})
+}
+
+/// Changes what a tablet is for. Only a reparent makes or unmakes a primary.
+pub async fn change_tablet_type(
+    context: &Context,
+    request: Request<ChangeTabletTypeRequest>,
+) -> Result<ChangeTabletTypeResponse, Refusal> {
+    let request = request.into_inner();
+    let to = input::tablet_type("db_type", request.db_type)?;
+    let (alias, before) = named(context, request.tablet_alias.as_ref()).await?;
+    let from = TabletType::try_from(before.r#type).unwrap_or(TabletType::Unknown);
+    if !may_change(from, to) {
+        let (from, to) = (from.as_str_name(), to.as_str_name());
+        let message = format!("{alias} is of type {from} and cannot become {to} by hand; a primary is changed by PlannedReparentShard");
+        return Err(Refusal::precondition(message));
+    }
+    if request.dry_run {
+        let after = Tablet { r#type: to as i32, ..before.clone() };
+        return Ok(ChangeTabletTypeResponse { before_tablet: Some(before), after_tablet: Some(after), was_dry_run: true });
+    }
+    let semi_sync = replication::acknowledges(context, &alias, &before, to as i32).await?;
+    context.tablets.change_type(&before, to, semi_sync, context.call()).await?;
+    tracing::info!(%alias, from = from.as_str_name(), to = to.as_str_name(), "a person changed a tablet's type");
+    // The change is made; a record that cannot be read now is left out of the answer, as in vtctld.
+    let after_tablet = context.topo.tablet(&alias).await.ok().map(|tablet| tablet.value);
+    Ok(ChangeTabletTypeResponse { before_tablet: Some(before), after_tablet, was_dry_run: false })
+}
+
+/// Vitess's rule: among the types of replicas, and from RESTORE to SPARE.
+fn may_change(from: TabletType, to: TabletType) -> bool {
+    use TabletType::{Backup, Drained, Experimental, Rdonly, Replica, Restore, Spare};
+    let replica = |kind| matches!(kind, Replica | Rdonly | Spare | Backup | Experimental | Drained);
+    (replica(from) && replica(to)) || (from == Restore && to == Spare)
 }
