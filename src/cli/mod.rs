@@ -15,7 +15,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Keeps every MySQL shard of a Vitess cluster writable at the primary that its topology declares.
 #[derive(Debug, Parser)]
-#[command(name = "vtelector", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "vtelector", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
