@@ -110,6 +110,20 @@ fn parse_1_mb(bencher: Bencher, shape: Shape) {
     parse(bencher, &text);
 }
 
+/// One megabyte with its servers in no order, one interval each.
+#[divan::bench]
+fn parse_1_mb_shuffled(bencher: Bencher) {
+    let mut text = String::with_capacity(MEGABYTE + 100);
+    for n in 0.. {
+        if text.len() >= MEGABYTE {
+            break;
+        }
+        text += &item(Shape::ManyServers, n, 0);
+        text.push(',');
+    }
+    parse(bencher, &text);
+}
+
 /// One megabyte in the least favourable order: numbers as short as can be, and each interval under another tag than the one before.
 #[divan::bench]
 fn parse_1_mb_hostile(bencher: Bencher) {
