@@ -1,6 +1,8 @@
 //! How fast GTID sets are read, combined and printed, at the sizes of badly fragmented servers.
 //!
-//! The bounds to hold: `subtract` below 1 ms, `parse` of 1 MB below 10 ms.
+//! The bounds to hold: `subtract` below 1 ms, `parse` of 1 MB below 10 ms for whatever a server prints. `parse_1_mb_hostile`,
+//! which no server prints, may cost more and shows how much.
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
 use std::fmt::Write;
 
