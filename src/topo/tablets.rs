@@ -74,10 +74,7 @@ impl Topo {
             let graph = self.shard_replication(&cell, shard).await;
             (cell, graph)
         });
-        let graphs = stream::iter(graphs)
-            .buffer_unordered(READS_MAX)
-            .collect::<Vec<_>>()
-            .await;
+        let graphs = stream::iter(graphs).buffer_unordered(READS_MAX).collect::<Vec<_>>().await;
         let mut named: Vec<topodata::TabletAlias> = record.primary_alias.into_iter().collect();
         for (cell, graph) in graphs {
             match graph {
@@ -96,10 +93,7 @@ impl Topo {
             let read = self.tablet(&alias).await;
             (alias, read)
         });
-        let reads = stream::iter(reads)
-            .buffer_unordered(READS_MAX)
-            .collect::<Vec<_>>()
-            .await;
+        let reads = stream::iter(reads).buffer_unordered(READS_MAX).collect::<Vec<_>>().await;
         for (alias, read) in reads {
             found.sort_in(shard, alias, read.map(|tablet| tablet.value));
         }
