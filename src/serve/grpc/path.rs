@@ -70,7 +70,9 @@ fn words(schema: &DescriptorPool, path: &str, value: &[u8], as_json: bool) -> Re
     };
     let record = DynamicMessage::decode(kind, value).map_err(|e| garbage(e.to_string()))?;
     if !as_json {
-        return Ok(record.to_text_format_with_options(&FormatOptions::new()));
+        // One line with spaces between the fields, as Vitess prints it; line ends within strings are escaped.
+        let lines = record.to_text_format_with_options(&FormatOptions::new().pretty(true));
+        return Ok(lines.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
     // Vitess keeps the proto's names, and prints in two spaces.
     let names = SerializeOptions::new().use_proto_field_name(true);

@@ -61,12 +61,14 @@ impl From<TopoError> for Refusal {
             TopoError::Exists { .. } => Code::AlreadyExists,
             TopoError::Garbage { .. } => Code::DataLoss,
             TopoError::Name(_) => Code::InvalidArgument,
+            TopoError::LockLost { .. } => Code::Aborted,
             // The holder goes on meanwhile; the same call may succeed later.
             TopoError::LockTimeout { .. } => Code::Unavailable,
             TopoError::Kv { source, .. } => match source {
                 KvError::Exists { .. } => Code::AlreadyExists,
                 KvError::BadVersion { .. } | KvError::LeaseGone { .. } => Code::Aborted,
                 KvError::Unreachable { .. } => Code::Unavailable,
+                KvError::Compacted { .. } => Code::OutOfRange,
                 KvError::Refused { .. } => Code::Internal,
             },
         };

@@ -31,7 +31,8 @@ macro_rules! vtctld {
                 $handler(&self.context, request).await.map(Response::new).map_err(Status::from)
             })*
             $(async fn $no(&self, _: Request<vtctldata::$no_request>) -> Result<Response<vtctldata::$no_response>, Status> {
-                Err(Status::unimplemented(concat!(stringify!($no), " is not served by vtelector; ", $instead)))
+                let method = stringify!($no_request).trim_end_matches("Request");
+                Err(Status::unimplemented(format!("{method} is not served by vtelector; {}", $instead)))
             })*
         }
     };
