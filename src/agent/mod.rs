@@ -10,6 +10,7 @@ mod fetch;
 mod health;
 mod journal;
 mod promote;
+mod records;
 mod register;
 mod replication;
 mod rpc;
