@@ -4,5 +4,6 @@
 
 pub mod mysql;
 pub mod pb;
+pub mod sandbox;
 pub mod tablet;
 pub mod topo;
