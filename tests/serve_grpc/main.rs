@@ -10,4 +10,5 @@ mod faults;
 mod process;
 mod records;
 mod tablets;
+mod tls;
 mod world;
