@@ -1,5 +1,7 @@
 //! The commands of the program: one file each.
 
+mod agent;
+pub mod client;
 mod logging;
 mod serve;
 
@@ -7,14 +9,17 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, ServeArgs};
+use crate::{
+    agent::AgentSettings,
+    config::{self, ConfigError, ServeArgs},
+};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
 
 /// Keeps every MySQL shard of a Vitess cluster writable at the primary that its topology declares.
 #[derive(Debug, Parser)]
-#[command(name = "vtelector", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "vtelector", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +29,10 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
+    /// Run a tablet manager for a plain mysqld, which a vttablet would be too much for
+    Agent(Box<agent::AgentArgs>),
+    #[command(flatten)]
+    Client(Box<client::ClientCommand>),
 }
 
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
@@ -44,6 +53,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => usage(&error),
             },
             Err(error) => usage(&error),
+        },
+        Command::Agent(args) => {
+            match AgentSettings::try_from(&*args).and_then(|_| logging::start(args.log_format, &args.log_level)) {
+                Ok(()) => agent::run(&args),
+                Err(error) => usage(&error),
+            }
+        }
+        Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(client::run(*command)),
+            Err(error) => {
+                eprintln!("error: cannot start the runtime: {error}");
+                ExitCode::FAILURE
+            }
         },
     }
 }
@@ -88,10 +110,19 @@ mod tests {
     }
 
     #[test]
+    fn the_client_answers_to_the_names_of_vtctldclient() {
+        let line = "vtelector PlannedReparentShard commerce/0 --new_primary zone1-101 --wait-replicas-timeout=1m30s";
+        let (cli, _) = parse(line.split(' ').map(OsString::from)).unwrap();
+        let Command::Client(command) = cli.command else { panic!("not a call") };
+        assert!(matches!(*command, client::ClientCommand::PlannedReparentShard(_)));
+        assert!(parse(["vtelector", "get-tablet", "zone1"].map(OsString::from)).is_err());
+    }
+
+    #[test]
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
         assert_eq!(ignored, ["--instance-poll-time"]);
     }
