@@ -1,12 +1,22 @@
 //! The tablet-manager client: what a reparent or repair asks of a tablet.
 
+mod cache;
+mod dial;
 mod error;
+mod grpc;
+mod link;
+mod tls;
 
-use std::time::Duration;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 
-pub use error::{TabletError, TabletErrorKind};
+pub use error::{MysqlErrno, OVERTAKEN, TabletError, TabletErrorKind};
+pub use grpc::{GrpcTabletManager, LOCK_REVISION_KEY, TabletSettings};
+pub use tls::{TabletTls, TlsError};
 
 use crate::{
     pb::{
@@ -70,7 +80,7 @@ pub trait TabletManager: Send + Sync + 'static {
         tablet: &Tablet,
         variables: &[&str],
         call: Call,
-    ) -> Result<std::collections::BTreeMap<String, String>, TabletError>;
+    ) -> Result<BTreeMap<String, String>, TabletError>;
     /// Waits until the encoded position is applied.
     async fn wait_for_position(&self, tablet: &Tablet, position: &str, call: Call) -> Result<(), TabletError>;
     /// Stops the IO thread, or both, where healthy; the status before and after.
@@ -124,4 +134,47 @@ pub trait TabletManager: Send + Sync + 'static {
         max_rows: u64,
         call: Call,
     ) -> Result<QueryResult, TabletError>;
+
+    /// Stops and starts both replication threads, so that a changed semi-sync setting takes effect. Changes no source.
+    async fn restart_replication(&self, tablet: &Tablet, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "RestartReplication"))
+    }
+    /// Waits at most `wait` for the encoded position (empty = no wait), stops replication, and returns the executed position then.
+    async fn stop_replication_minimum(
+        &self,
+        tablet: &Tablet,
+        _position: &str,
+        _wait: Duration,
+        _call: Call,
+    ) -> Result<String, TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "StopReplicationMinimum"))
+    }
+    /// Addresses of the servers that replicate from this one, as its MySQL sees them.
+    async fn get_replicas(&self, tablet: &Tablet, _call: Call) -> Result<Vec<String>, TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "GetReplicas"))
+    }
+    /// Sets tags (an empty value deletes one), or swaps all of them; returns the tags then.
+    async fn change_tags(
+        &self,
+        tablet: &Tablet,
+        _tags: &BTreeMap<String, String>,
+        _replace: bool,
+        _call: Call,
+    ) -> Result<BTreeMap<String, String>, TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "ChangeTags"))
+    }
+    /// Makes a PRIMARY record REPLICA; MySQL is left as it is.
+    async fn replica_was_restarted(&self, tablet: &Tablet, _parent: &TabletAlias, _call: Call) -> Result<(), TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "ReplicaWasRestarted"))
+    }
+    /// Makes the record PRIMARY with a new term, and serving; MySQL is left as it is.
+    async fn replica_was_promoted(&self, tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "ReplicaWasPromoted"))
+    }
+}
+
+/// The alias in a record. A record without one (never written by Vitess) prints as `-0000000000`.
+fn alias_of(tablet: &Tablet) -> TabletAlias {
+    let alias = tablet.alias.clone().unwrap_or_default();
+    TabletAlias { cell: alias.cell, uid: alias.uid }
 }

@@ -1,0 +1,11 @@
+//! Durability policies: who may be promoted, who acknowledges whom, what is proven revoked and what is established (pure).
+//!
+//! The policies and predicates are Vitess's; types come from the tablets' *records*.
+
+mod policy;
+mod proof;
+
+pub use policy::{Member, Policy, PolicyError, PromotionRule, policy};
+pub use proof::{
+    Established, Members, NotEstablished, NotRevoked, Revoked, RevokedBy, ackers, can_establish, have_revoked, revoked_for,
+};

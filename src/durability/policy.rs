@@ -1,0 +1,166 @@
+//! The policies by name.
+
+use crate::{pb::topodata::TabletType, topo::TabletAlias};
+
+/// A durability policy that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("durability policy {name:?} does not exist; set one of {}", names())]
+pub struct PolicyError {
+    /// What was asked for.
+    pub name: String,
+}
+
+/// A tablet as a policy sees it: its alias (with the cell) and the type in its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is, and in which cell.
+    pub alias: TabletAlias,
+    /// The type in its topology record.
+    pub tablet_type: TabletType,
+}
+
+/// How willingly a tablet is made primary; the better one is the smaller one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PromotionRule {
+    /// Always this one.
+    Must,
+    /// Rather this one.
+    Prefer,
+    /// As good as any other.
+    Neutral,
+    /// Only when there is nobody else.
+    PreferNot,
+    /// Never.
+    MustNot,
+}
+
+/// What a durability policy says; everything else is derived from these three.
+pub trait Policy: Send + Sync {
+    /// The name in keyspace records.
+    fn name(&self) -> &'static str;
+
+    /// How willingly this tablet is made primary.
+    fn promotion_rule(&self, tablet: &Member) -> PromotionRule {
+        match tablet.tablet_type {
+            TabletType::Primary | TabletType::Replica => PromotionRule::Neutral,
+            _ => PromotionRule::MustNot,
+        }
+    }
+
+    /// How many acknowledgements a commit needs while this tablet is primary.
+    fn acks_needed(&self, primary: &Member) -> usize;
+
+    /// Whether this replica acknowledges this primary's transactions.
+    fn may_ack(&self, primary: &Member, replica: &Member) -> bool;
+}
+
+/// Policies without acknowledgements: `none`, and Vitess's `test`, which prefers one alias and is present in production binaries.
+struct Async {
+    name: &'static str,
+    preferred: Option<(&'static str, u32)>,
+}
+
+impl Policy for Async {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn promotion_rule(&self, tablet: &Member) -> PromotionRule {
+        match tablet.tablet_type {
+            _ if self.preferred == Some((tablet.alias.cell.as_str(), tablet.alias.uid)) => PromotionRule::Prefer,
+            TabletType::Primary | TabletType::Replica => PromotionRule::Neutral,
+            _ => PromotionRule::MustNot,
+        }
+    }
+
+    fn acks_needed(&self, _primary: &Member) -> usize {
+        0
+    }
+
+    fn may_ack(&self, _primary: &Member, _replica: &Member) -> bool {
+        false
+    }
+}
+
+/// One acknowledgement, by REPLICA tablets, and perhaps RDONLY ones, and perhaps only those of another cell than the primary's.
+struct SemiSync {
+    name: &'static str,
+    other_cell: bool,
+    rdonly: bool,
+}
+
+impl Policy for SemiSync {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn acks_needed(&self, _primary: &Member) -> usize {
+        1
+    }
+
+    fn may_ack(&self, primary: &Member, replica: &Member) -> bool {
+        let fits = match replica.tablet_type {
+            TabletType::Primary | TabletType::Replica => true,
+            TabletType::Rdonly => self.rdonly,
+            _ => false,
+        };
+        fits && (!self.other_cell || primary.alias.cell != replica.alias.cell)
+    }
+}
+
+static POLICIES: [&dyn Policy; 6] = [
+    &Async { name: "none", preferred: None },
+    &SemiSync { name: "semi_sync", other_cell: false, rdonly: false },
+    &SemiSync { name: "cross_cell", other_cell: true, rdonly: false },
+    &SemiSync { name: "semi_sync_with_rdonly_ack", other_cell: false, rdonly: true },
+    &SemiSync { name: "cross_cell_with_rdonly_ack", other_cell: true, rdonly: true },
+    &Async { name: "test", preferred: Some(("zone2", 200)) },
+];
+
+/// The policy of that name; no name means `none`, as in Vitess.
+pub fn policy(name: &str) -> Result<&'static dyn Policy, PolicyError> {
+    let wanted = if name.is_empty() { "none" } else { name };
+    POLICIES.into_iter().find(|policy| policy.name() == wanted).ok_or_else(|| PolicyError { name: name.to_owned() })
+}
+
+fn names() -> String {
+    POLICIES.map(|policy| policy.name()).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(alias: &str, tablet_type: TabletType) -> Member {
+        Member { alias: alias.parse().unwrap(), tablet_type }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_names_that_exist() {
+        let error = policy("semisync").err().unwrap().to_string();
+        assert!(error.contains("\"semisync\"") && error.contains("cross_cell_with_rdonly_ack"), "{error}");
+        assert_eq!(policy("").unwrap().name(), "none");
+    }
+
+    #[test]
+    fn only_primary_and_replica_records_may_be_promoted() {
+        for policy in POLICIES {
+            for raw in 0..=10 {
+                let Ok(tablet_type) = TabletType::try_from(raw) else { continue };
+                let expected = match tablet_type {
+                    TabletType::Primary | TabletType::Replica => PromotionRule::Neutral,
+                    _ => PromotionRule::MustNot,
+                };
+                assert_eq!(policy.promotion_rule(&member("z1-1", tablet_type)), expected, "{} {tablet_type:?}", policy.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_test_policy_prefers_its_one_tablet() {
+        let preferred = member("zone2-200", TabletType::Replica);
+        assert_eq!(policy("test").unwrap().promotion_rule(&preferred), PromotionRule::Prefer);
+        assert_eq!(policy("none").unwrap().promotion_rule(&preferred), PromotionRule::Neutral);
+        assert!(PromotionRule::Prefer < PromotionRule::Neutral);
+    }
+}

@@ -1,0 +1,9 @@
+//! Evidence in, the candidate out, with every rejected alternative and its reason (pure).
+
+mod planned;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use planned::{Candidate, Elected, Evidence, Replication, Status, Wish, elect_planned};
+pub use refusal::{NoCandidate, Rejection};

@@ -1,0 +1,257 @@
+//! The hands: a change of primary as typed steps, each with an undo or a way forward.
+
+mod dba;
+mod declared;
+mod demote;
+mod error;
+mod fitness;
+mod journal;
+mod lead;
+mod look;
+mod observed;
+mod plan;
+mod planned;
+mod resume;
+mod run;
+mod step;
+mod undo;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use error::{Aftermath, FailedStep, ReparentError};
+pub use step::{DieAt, DieAtError, Edge, Step};
+
+use run::Run;
+
+use crate::{
+    tablet::{SetSource, TabletManager},
+    topo::{ShardId, TabletAlias, Topo, TopoError},
+};
+
+/// Limits and names that every operation shares.
+#[derive(Debug, Clone)]
+pub struct ReparentSettings {
+    /// `--remote-operation-timeout`: limit of one short tablet call.
+    pub remote_operation_timeout: Duration,
+    /// `--lock-timeout`: how long to wait for the shard lock.
+    pub lock_timeout: Duration,
+    /// `--ledger-root`: where the journal lives in the global etcd, such as `/vtelector`.
+    pub ledger_root: String,
+    /// Who we are, for a person who reads the journal: `host:port`.
+    pub who: String,
+    /// Fault injection for tests (`VTELECTOR_DIE_AT`, see [`DieAt`]); `None` in production.
+    pub die_at: Option<DieAt>,
+}
+
+/// How the old primary is made read-only (safety rules, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// `DemotePrimary`: running transactions may finish.
+    #[default]
+    Graceful,
+    /// super_read_only first: running transactions fail at their next write. Refused where two-phase commit is in use.
+    Abrupt,
+}
+
+/// What is asked of a planned reparent; the fields are those of `PlannedReparentShardRequest`.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Who shall become primary; elected when absent.
+    pub new_primary: Option<TabletAlias>,
+    /// Who shall not be primary any more; the recorded primary when both are absent.
+    pub avoid_primary: Option<TabletAlias>,
+    /// Refuse unless the shard record names this primary.
+    pub expected_primary: Option<TabletAlias>,
+    /// Limit of catching up and of re-pointing (30 s where a request leaves it unset).
+    pub wait_replicas_timeout: Duration,
+    /// A candidate that lags more than this is not elected; `None` (0 in a request) = no limit.
+    pub tolerable_lag: Option<Duration>,
+    /// Whether a tablet in another cell than the primary's may be elected without being named.
+    pub allow_cross_cell: bool,
+    /// How the old primary is made read-only.
+    pub mode: Mode,
+}
+
+/// One line for the person who asked: an entry of `events` in the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReparentEvent {
+    /// When (wall clock, for the record only).
+    pub at: SystemTime,
+    /// Whether a person should look at it.
+    pub warning: bool,
+    /// The line.
+    pub text: String,
+}
+
+/// Which road a reparent took (facts: Vitess's planned reparenter has the same four).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Branch {
+    /// Nothing was asked that is not so already.
+    Nothing,
+    /// The first primary of the shard.
+    Initial,
+    /// From a healthy primary to another tablet.
+    Graceful,
+    /// The named tablet is the primary already: made writable, everybody re-pointed.
+    Partial,
+    /// Nobody is clearly the primary: everybody is made read-only, then the most advanced is promoted.
+    Potential,
+}
+
+/// A reparent that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promoted {
+    /// The road it took.
+    pub branch: Branch,
+    /// The primary now.
+    pub primary: TabletAlias,
+    /// The primary before, where there was one.
+    pub old_primary: Option<TabletAlias>,
+}
+
+impl Promoted {
+    /// What `promoted_primary` of the answer holds: nobody when there was nothing to do.
+    pub fn promoted(&self) -> Option<&TabletAlias> {
+        (self.branch != Branch::Nothing).then_some(&self.primary)
+    }
+}
+
+/// The whole answer: what was said on the way, and how it ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Lines in the order in which they were said.
+    pub events: Vec<ReparentEvent>,
+    /// How it ended.
+    pub result: Result<Promoted, ReparentError>,
+    /// From the lock to the end; zero when the lock was not had.
+    pub took: Duration,
+}
+
+/// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
+pub type OnFinished = Arc<dyn Fn(&ShardId, &Outcome) + Send + Sync>;
+
+/// Carries out what was decided. Cheap to clone; every clone shares the tasks.
+#[derive(Clone)]
+pub struct Hands {
+    /// The declared world.
+    pub topo: Topo,
+    /// How tablets are called.
+    pub tablets: Arc<dyn TabletManager>,
+    /// Limits and names.
+    pub settings: ReparentSettings,
+    on_finished: Option<OnFinished>,
+    tasks: TaskTracker,
+}
+
+impl Hands {
+    /// Hands without any work.
+    pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings) -> Self {
+        Self { topo, tablets, settings, on_finished: None, tasks: TaskTracker::new() }
+    }
+
+    /// Names who is told at the end of every planned or initial reparent.
+    #[must_use]
+    pub fn on_finished(mut self, call: OnFinished) -> Self {
+        self.on_finished = Some(call);
+        self
+    }
+
+    /// Moves the primary of a shard (`PlannedReparentShard`). The operation runs in a task of its own: dropping this future before the
+    /// point of no return cancels and undoes it, later it goes on to its end; [`OnFinished`] is called in every case.
+    pub async fn planned(&self, shard: &ShardId, request: Planned) -> Outcome {
+        self.own(shard, request, false).await
+    }
+
+    /// Makes `primary` the first primary of a shard that never had one (`InitShardPrimary`).
+    pub async fn init_shard_primary(&self, shard: &ShardId, primary: &TabletAlias, wait_replicas_timeout: Duration) -> Outcome {
+        let request = Planned {
+            new_primary: Some(primary.clone()),
+            avoid_primary: None,
+            expected_primary: None,
+            wait_replicas_timeout,
+            tolerable_lag: None,
+            allow_cross_cell: true,
+            mode: Mode::Graceful,
+        };
+        self.own(shard, request, true).await
+    }
+
+    /// Runs an operation in a task that nobody cuts off. Dropping the returned future only tells it that the caller is gone.
+    async fn own(&self, shard: &ShardId, request: Planned, initial_only: bool) -> Outcome {
+        let cancel = CancellationToken::new();
+        let caller = cancel.clone().drop_guard();
+        let mut run = Run::new(self.clone(), shard.clone(), cancel);
+        let on_finished = self.on_finished.clone();
+        let task = self.tasks.spawn(async move {
+            let result = planned::planned(&mut run, request, initial_only).await;
+            let took = run.locked_at.map_or(Duration::ZERO, |locked| locked.elapsed());
+            match &result {
+                Ok(done) => {
+                    tracing::info!(shard = %run.shard, primary = %done.primary, branch = ?done.branch, ?took, "reparent done")
+                }
+                Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
+            }
+            let outcome = Outcome { events: run.events, result, took };
+            if let Some(call) = on_finished {
+                call(&run.shard, &outcome);
+            }
+            outcome
+        });
+        let outcome = task.await;
+        caller.disarm();
+        outcome.unwrap_or_else(|_| {
+            let result = Err(ReparentError::Stopping { shard: shard.clone() });
+            Outcome { events: Vec::new(), result, took: Duration::ZERO }
+        })
+    }
+
+    /// Points a tablet at the primary of its shard (`ReparentTablet`); answers the shard and that primary.
+    pub async fn reparent_tablet(&self, alias: &TabletAlias) -> Result<(ShardId, TabletAlias), ReparentError> {
+        let record = self.topo.tablet(alias).await?.value;
+        let shard = ShardId::new(&record.keyspace, &record.shard).map_err(TopoError::from)?;
+        let mut run = Run::new(self.clone(), shard.clone(), CancellationToken::new());
+        run.lock(format!("ReparentTablet({alias})")).await?;
+        let pointed = run.point_at_primary(alias).await;
+        run.unlock().await;
+        pointed.map(|primary| (shard, primary))
+    }
+
+    /// Waits until no operation is under way, after which none can start; call it on shutdown, with a deadline around it.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Run {
+    async fn point_at_primary(&mut self, alias: &TabletAlias) -> Result<TabletAlias, ReparentError> {
+        let declared = declared::Declared::read(self).await?;
+        let no = |reason: String| ReparentError::NotAReplica { alias: alias.clone(), reason };
+        let Some(record) = declared.tablet(alias) else {
+            return Err(no(format!("the topology does not list it for {}", self.shard)));
+        };
+        let Some(primary) = declared.primary.clone() else {
+            return Err(no(format!("{} has no primary; run PlannedReparentShard", self.shard)));
+        };
+        if primary == *alias {
+            return Err(no(format!("it is the primary of {}", self.shard)));
+        }
+        self.verify().await?;
+        let set = SetSource {
+            parent: &primary,
+            time_created_ns: 0,
+            force_start: false,
+            wait_position: "",
+            semi_sync: declared.semi_sync_replica(&primary, alias),
+            heartbeat_interval_s: 0.0,
+        };
+        let sent = self.hands.tablets.set_replication_source(record, set, self.short()).await;
+        sent.map_err(|source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" })?;
+        Ok(primary)
+    }
+}

@@ -1,0 +1,7 @@
+//! The client against real sockets.
+
+mod calls;
+mod fake;
+mod faults;
+mod links;
+mod tls;
