@@ -1,5 +1,6 @@
 //! The commands of the program: one file each.
 
+pub mod client;
 mod logging;
 mod serve;
 
@@ -14,7 +15,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Keeps every MySQL shard of a Vitess cluster writable at the primary that its topology declares.
 #[derive(Debug, Parser)]
-#[command(name = "vtelector", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "vtelector", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
+    #[command(flatten)]
+    Client(Box<client::ClientCommand>),
 }
 
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
@@ -44,6 +47,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => usage(&error),
             },
             Err(error) => usage(&error),
+        },
+        Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(client::run(*command)),
+            Err(error) => {
+                eprintln!("error: cannot start the runtime: {error}");
+                ExitCode::FAILURE
+            }
         },
     }
 }
@@ -88,10 +98,19 @@ mod tests {
     }
 
     #[test]
+    fn the_client_answers_to_the_names_of_vtctldclient() {
+        let line = "vtelector PlannedReparentShard commerce/0 --new_primary zone1-101 --wait-replicas-timeout=1m30s";
+        let (cli, _) = parse(line.split(' ').map(OsString::from)).unwrap();
+        let Command::Client(command) = cli.command else { panic!("not a call") };
+        assert!(matches!(*command, client::ClientCommand::PlannedReparentShard(_)));
+        assert!(parse(["vtelector", "get-tablet", "zone1"].map(OsString::from)).is_err());
+    }
+
+    #[test]
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
         assert_eq!(ignored, ["--instance-poll-time"]);
     }

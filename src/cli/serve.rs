@@ -73,7 +73,8 @@ async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
 async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>> {
     let metrics = Arc::new(Metrics::new()?);
     let topo = Topo::connect(&settings.topo).await?;
-    let tablets = Arc::new(GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?);
+    let tablets =
+        Arc::new(GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?);
     let die_at = std::env::var("VTELECTOR_DIE_AT").ok().map(|at| at.parse::<DieAt>()).transpose()?;
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");

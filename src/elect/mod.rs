@@ -1,13 +1,9 @@
 //! Evidence in, the candidate out, with every rejected alternative and its reason (pure).
 
-/// Nobody can be elected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("nobody can be elected")]
-pub struct NoCandidate {}
+mod planned;
+mod refusal;
+#[cfg(test)]
+mod tests;
 
-impl NoCandidate {
-    /// The gRPC code for the caller.
-    pub fn code(&self) -> tonic::Code {
-        tonic::Code::FailedPrecondition
-    }
-}
+pub use planned::{Candidate, Elected, Evidence, Replication, Status, Wish, elect_planned};
+pub use refusal::{NoCandidate, Rejection};

@@ -11,7 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
 
-use crate::{config::Settings, metrics::Metrics, reparent::{Hands, Outcome, ReparentSettings}, tablet::TabletManager, topo::{ShardId, Topo}};
+use crate::{
+    config::Settings,
+    metrics::Metrics,
+    reparent::{Hands, Outcome, ReparentSettings},
+    tablet::TabletManager,
+    topo::{ShardId, Topo},
+};
 
 /// After the last answer, how long open connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);

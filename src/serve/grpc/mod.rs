@@ -84,12 +84,7 @@ pub struct Context {
 
 impl Context {
     /// No reparent is begun after `stopping`.
-    pub fn new(
-        settings: &Settings,
-        parts: Parts,
-        limits: Limits,
-        stopping: CancellationToken,
-    ) -> Result<Arc<Self>, ServeError> {
+    pub fn new(settings: &Settings, parts: Parts, limits: Limits, stopping: CancellationToken) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
         Ok(Arc::new(Self {
             schema,

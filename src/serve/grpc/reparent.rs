@@ -34,7 +34,8 @@ pub async fn planned_reparent_shard(
     let started = Instant::now();
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
     let _permit = begin(context, &id).await?;
-    let planned = planned(context, &request).inspect_err(|_| context.metrics.planned_reparent(&id.keyspace, &id.shard, false, started.elapsed()))?;
+    let planned = planned(context, &request)
+        .inspect_err(|_| context.metrics.planned_reparent(&id.keyspace, &id.shard, false, started.elapsed()))?;
     let _running = context.metrics.reparent_running();
     let Outcome { events, result, .. } = context.hands.planned(&id, planned).await;
     let promoted_primary = result?.promoted().map(Into::into);
@@ -73,7 +74,10 @@ pub async fn init_shard_primary(
 }
 
 /// Points a tablet at the primary of its shard.
-pub async fn reparent_tablet(context: &Context, request: Request<ReparentTabletRequest>) -> Result<ReparentTabletResponse, Refusal> {
+pub async fn reparent_tablet(
+    context: &Context,
+    request: Request<ReparentTabletRequest>,
+) -> Result<ReparentTabletResponse, Refusal> {
     let alias = input::alias("tablet", request.into_inner().tablet.as_ref())?;
     let (shard, primary) = context.hands.reparent_tablet(&alias).await?;
     Ok(ReparentTabletResponse { keyspace: shard.keyspace, shard: shard.shard, primary: Some((&primary).into()) })
@@ -98,7 +102,9 @@ fn wait(context: &Context, given: Option<&vttime::Duration>) -> Result<Duration,
     let field = "wait_replicas_timeout";
     match input::duration(field, given)? {
         None => Ok(context.wait_replicas_timeout),
-        Some(Duration::ZERO) => Err(Refusal::invalid(format!("{field}: nothing can be waited for in 0 s; leave it unset for the server's default"))),
+        Some(Duration::ZERO) => {
+            Err(Refusal::invalid(format!("{field}: nothing can be waited for in 0 s; leave it unset for the server's default")))
+        }
         Some(wait) => Ok(wait),
     }
 }

@@ -9,7 +9,8 @@ use crate::{
         replicationdata::Status,
         topodata::{Tablet, TabletType},
         vtctldata::{
-            ShardReplicationPositionsRequest, ShardReplicationPositionsResponse, StartReplicationRequest, StartReplicationResponse, StopReplicationRequest, StopReplicationResponse,
+            ShardReplicationPositionsRequest, ShardReplicationPositionsResponse, StartReplicationRequest,
+            StartReplicationResponse, StopReplicationRequest, StopReplicationResponse,
         },
     },
     tablet::{TabletError, TabletErrorKind},
@@ -99,7 +100,9 @@ pub async fn acknowledges(context: &Context, alias: &TabletAlias, tablet: &Table
     if primary.r#type != TabletType::Primary as i32 || (&primary.keyspace, &primary.shard) != (&tablet.keyspace, &tablet.shard) {
         let kind = TabletType::try_from(primary.r#type).map_or("unknown", |kind| kind.as_str_name());
         let is = format!("{} of {}/{}", kind, primary.keyspace, primary.shard);
-        let message = format!("the record of {shard} names {primary_alias} as primary, whose own record says {is}; wait for one to follow, or reparent");
+        let message = format!(
+            "the record of {shard} names {primary_alias} as primary, whose own record says {is}; wait for one to follow, or reparent"
+        );
         return Err(Refusal::precondition(message));
     }
     let keyspace = context.topo.keyspace(&shard.keyspace).await?.value;

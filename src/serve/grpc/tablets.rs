@@ -12,9 +12,10 @@ use crate::{
     pb::{
         topodata::{self, Tablet, TabletType},
         vtctldata::{
-            ChangeTabletTypeRequest, ChangeTabletTypeResponse, DeleteTabletsRequest, DeleteTabletsResponse, GetFullStatusRequest, GetFullStatusResponse, GetTabletRequest,
-            GetTabletResponse, GetTabletsRequest, GetTabletsResponse, PingTabletRequest, PingTabletResponse, RefreshStateRequest,
-            RefreshStateResponse, RunHealthCheckRequest, RunHealthCheckResponse, SetWritableRequest, SetWritableResponse,
+            ChangeTabletTypeRequest, ChangeTabletTypeResponse, DeleteTabletsRequest, DeleteTabletsResponse, GetFullStatusRequest,
+            GetFullStatusResponse, GetTabletRequest, GetTabletResponse, GetTabletsRequest, GetTabletsResponse, PingTabletRequest,
+            PingTabletResponse, RefreshStateRequest, RefreshStateResponse, RunHealthCheckRequest, RunHealthCheckResponse,
+            SetWritableRequest, SetWritableResponse,
         },
         vttime,
     },
@@ -257,7 +258,8 @@ pub async fn change_tablet_type(
     let from = TabletType::try_from(before.r#type).unwrap_or(TabletType::Unknown);
     if !may_change(from, to) {
         let (from, to) = (from.as_str_name(), to.as_str_name());
-        let message = format!("{alias} is of type {from} and cannot become {to} by hand; a primary is changed by PlannedReparentShard");
+        let message =
+            format!("{alias} is of type {from} and cannot become {to} by hand; a primary is changed by PlannedReparentShard");
         return Err(Refusal::precondition(message));
     }
     if request.dry_run {
