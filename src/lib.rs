@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the map of these modules.
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod durability;

@@ -13,7 +13,7 @@ use std::{
 
 pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
-pub use flags::{LogFormat, ServeArgs, TopoArgs};
+pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 
 use crate::{
     tablet::TabletTls,
@@ -139,8 +139,8 @@ impl TryFrom<&ServeArgs> for Settings {
             cell: args.cell.clone(),
             http,
             grpc,
-            grpc_tls: server_tls(args)?,
-            tablet_tls: tablet_tls(args)?,
+            grpc_tls: server_tls(&args.server_tls)?,
+            tablet_tls: tablet_tls(&args.tablet_tls)?,
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
@@ -248,7 +248,8 @@ fn listen(flag: &str, host: &str, port: u16) -> Result<Listen, ConfigError> {
     Ok(Listen { host: bare.to_owned(), port })
 }
 
-fn server_tls(args: &ServeArgs) -> Result<Option<ServerTls>, ConfigError> {
+/// TLS of our gRPC server, when a certificate is given.
+pub fn server_tls(args: &ServerTlsArgs) -> Result<Option<ServerTls>, ConfigError> {
     let identity = pair("grpc", &args.grpc_cert, &args.grpc_key)?;
     let client_ca = readable("grpc-ca", &args.grpc_ca)?;
     if let (None, Some(ca)) = (&identity, &client_ca) {
@@ -258,7 +259,8 @@ fn server_tls(args: &ServeArgs) -> Result<Option<ServerTls>, ConfigError> {
     Ok(identity.map(|identity| ServerTls { identity, client_ca }))
 }
 
-fn tablet_tls(args: &ServeArgs) -> Result<Option<TabletTls>, ConfigError> {
+/// TLS towards tablets, when an authority is given.
+pub fn tablet_tls(args: &TabletTlsArgs) -> Result<Option<TabletTls>, ConfigError> {
     let identity = pair("tablet-manager-grpc", &args.tablet_manager_grpc_cert, &args.tablet_manager_grpc_key)?;
     let server_name = args.tablet_manager_grpc_server_name.clone().filter(|name| !name.is_empty());
     match (readable("tablet-manager-grpc-ca", &args.tablet_manager_grpc_ca)?, identity) {
