@@ -86,7 +86,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut command = Cli::command();
     command.build();
     let mut args = args.into_iter();
-    let mut line: Vec<OsString> = args.by_ref().take(2).collect();
+    let mut line: Vec<OsString> = args.by_ref().take(1).collect();
+    let leading = leading_flags(&mut args, &mut line);
+    let args = leading.into_iter().chain(args);
     let mut ignored = Vec::new();
     if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
         let accept_foreign = subcommand.get_name() == "serve";
@@ -98,6 +100,23 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
     Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
+}
+
+/// vtctldclient's users write `--server HOST:PORT` before the command: such flags are taken out, up to the command, which goes to `line`.
+fn leading_flags(args: &mut impl Iterator<Item = OsString>, line: &mut Vec<OsString>) -> Vec<OsString> {
+    let mut leading = Vec::new();
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        if !text.starts_with('-') || matches!(&*text, "-h" | "--help" | "-V" | "--version") {
+            line.push(arg);
+            break;
+        }
+        leading.push(arg);
+        if !text.contains('=') && text.trim_start_matches('-') != "json" {
+            leading.extend(args.next());
+        }
+    }
+    leading
 }
 
 #[cfg(test)]
@@ -116,6 +135,21 @@ mod tests {
         let Command::Client(command) = cli.command else { panic!("not a call") };
         assert!(matches!(*command, client::ClientCommand::PlannedReparentShard(_)));
         assert!(parse(["vtelector", "get-tablet", "zone1"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_before_the_command() {
+        for line in ["--server h:1 --json GetTablets", "-server=h:1 --json GetTablets", "GetTablets --server h:1 --json"] {
+            let (cli, _) = parse(format!("vtelector {line}").split(' ').map(OsString::from)).unwrap();
+            let Command::Client(command) = cli.command else { panic!("not a call") };
+            assert!(
+                format!("{command:?}").contains("server: \"h:1\"") && format!("{command:?}").contains("json: true"),
+                "{command:?}"
+            );
+        }
+        let Err(Usage::Clap(version)) = parse(["vtelector", "--version"].map(OsString::from)) else { panic!("no version") };
+        assert_eq!(version.kind(), clap::error::ErrorKind::DisplayVersion);
+        assert!(parse(["vtelector", "--server"].map(OsString::from)).is_err());
     }
 
     #[test]
