@@ -319,6 +319,7 @@ fn topo_code(error: &TopoError) -> Code {
         TopoError::Exists { .. } => Code::AlreadyExists,
         TopoError::Garbage { .. } => Code::DataLoss,
         TopoError::Name(_) => Code::InvalidArgument,
+        TopoError::LockLost { .. } => Code::Aborted,
         TopoError::LockTimeout { .. } | TopoError::Kv { .. } => Code::Unavailable,
     }
 }

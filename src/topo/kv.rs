@@ -55,6 +55,14 @@ pub enum KvError {
         /// The lease.
         lease: LeaseId,
     },
+    /// The store no longer knows that revision.
+    #[error("{operation}: revision {revision} was compacted; read again from the current one")]
+    Compacted {
+        /// What was attempted, on which key.
+        operation: String,
+        /// The revision that was asked for.
+        revision: Version,
+    },
     /// No endpoint answered in time. A write may or may not have happened.
     #[error("{operation}: no answer from {endpoints}: {reason}")]
     Unreachable {
@@ -89,7 +97,8 @@ pub enum WatchEvent {
         /// Revision of the deletion.
         version: Version,
     },
-    /// Nothing before this revision is missing.
+    /// The watch is alive and the store has come to this revision. Events up to it may still be on their way: releases of etcd
+    /// before 3.4.25 and 3.5.8 answer a progress request before they deliver them.
     Progress(Version),
 }
 
@@ -128,6 +137,7 @@ pub trait Kv: Send + Sync + 'static {
     async fn lease_keepalive(&self, lease: LeaseId) -> Result<Duration, KvError>;
     /// Ends a lease and deletes its keys. A lease that is gone is no error.
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), KvError>;
-    /// Watches every key that starts with `prefix`, from `from` on (inclusive). Fails when that revision is compacted.
+    /// Watches every key that starts with `prefix`, from revision `from` on (inclusive, at least 1). Fails with `Compacted` when that
+    /// revision is gone; ends when it goes while the watch catches up.
     async fn watch(&self, prefix: &str, from: Version) -> Result<Watch, KvError>;
 }

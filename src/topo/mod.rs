@@ -1,11 +1,26 @@
 //! The declared world: Vitess's topology in etcd, and the shard lock that lives in it.
 
+mod cells;
+mod error;
+mod etcd;
+mod keys;
+mod keyspaces;
 mod kv;
 mod lock;
+mod memory;
 mod names;
+mod queue;
 mod records;
+mod stores;
+mod tablets;
+mod unknown;
 
+pub use error::TopoError;
+pub use etcd::EtcdKv;
 pub use kv::{Kv, KvEntry, KvError, LeaseId, Listing, Version, Watch, WatchEvent};
 pub use lock::{LockLost, LockOr, ShardLock};
-pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name};
-pub use records::{ShardTablets, Topo, TopoError, TopoPath, TopoSettings, TopoTls, Versioned};
+pub use memory::MemoryKv;
+pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range};
+pub use records::Versioned;
+pub use stores::{Stores, Topo, TopoPath, TopoSettings, TopoTls};
+pub use tablets::ShardTablets;

@@ -111,6 +111,39 @@ impl FromStr for ShardId {
     }
 }
 
+/// The key range that a shard's name stands for: none for a name without a dash, else the hex digits before and after it.
+pub fn key_range(shard: &str) -> Result<Option<topodata::KeyRange>, NameError> {
+    let error = || {
+        name_error("key range", shard, "write it as two even-length hex numbers, the lower one first, such as 40-80, -80 or -")
+    };
+    let Some((start, end)) = shard.split_once('-') else { return Ok(None) };
+    let (start, end) = (hex(start).ok_or_else(error)?, hex(end).ok_or_else(error)?);
+    if !end.is_empty() && bound(&start) >= bound(&end) {
+        return Err(error());
+    }
+    Ok(Some(topodata::KeyRange { start, end }))
+}
+
+/// Whether two key ranges have an id in common; no range at all is the full range.
+pub(crate) fn key_ranges_overlap(a: Option<&topodata::KeyRange>, b: Option<&topodata::KeyRange>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return true };
+    let before = |end: &[u8], start: &[u8]| !end.is_empty() && bound(end) <= bound(start);
+    !before(&a.end, &b.start) && !before(&b.end, &a.start)
+}
+
+/// Zeros at the end of a bound mean nothing: 80 and 8000 part the same ids.
+fn bound(id: &[u8]) -> &[u8] {
+    let len = id.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &id[..len]
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    let value = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    digits.len().is_multiple_of(2).then_some(())?;
+    digits.chunks(2).map(|pair| Some(value(&pair[0])? << 4 | value(&pair[1])?)).collect()
+}
+
 /// Checks a keyspace or shard name: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
 pub fn check_name(kind: &'static str, name: &str) -> Result<(), NameError> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
@@ -161,5 +194,29 @@ mod tests {
         for text in ["commerce", "/0", "commerce/", "a/b/c", "a b/0"] {
             assert!(text.parse::<ShardId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_shard_name_tells_its_key_range() {
+        let range = |start: &[u8], end: &[u8]| Some(topodata::KeyRange { start: start.to_vec(), end: end.to_vec() });
+        assert_eq!(key_range("0"), Ok(None));
+        assert_eq!(key_range("-"), Ok(range(&[], &[])));
+        assert_eq!(key_range("-80"), Ok(range(&[], &[0x80])));
+        assert_eq!(key_range("4080-C0"), Ok(range(&[0x40, 0x80], &[0xc0])));
+        for name in ["80-40", "80-80", "80-8000", "8-", "-8x", "40-80-c0", "-é", "-00"] {
+            let error = key_range(name).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("hex"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_only_touch_do_not_overlap() {
+        let overlap = |a: &str, b: &str| {
+            let (a, b) = (key_range(a).unwrap(), key_range(b).unwrap());
+            assert_eq!(key_ranges_overlap(a.as_ref(), b.as_ref()), key_ranges_overlap(b.as_ref(), a.as_ref()));
+            key_ranges_overlap(a.as_ref(), b.as_ref())
+        };
+        assert!(overlap("-", "-80") && overlap("0", "80-") && overlap("-80", "40-c0") && overlap("-", "-"));
+        assert!(!overlap("-80", "80-") && !overlap("40-80", "8000-c0"));
     }
 }
