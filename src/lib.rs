@@ -2,10 +2,14 @@
 //!
 //! `ARCHITECTURE.md` is the map of these modules.
 
+pub mod cli;
+pub mod config;
 pub mod durability;
 pub mod elect;
+pub mod metrics;
 pub mod mysql;
 pub mod pb;
 pub mod reparent;
+pub mod serve;
 pub mod tablet;
 pub mod topo;

@@ -1,3 +1,7 @@
 //! Entry: parse, start tracing, hand over to a command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vtelector::cli::run(std::env::args_os())
+}

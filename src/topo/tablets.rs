@@ -69,11 +69,12 @@ impl Topo {
         let record = self.shard(shard).await?.value;
         let mut found = ShardTablets::default();
         let cells: BTreeSet<String> = self.cells().await?.into_iter().collect();
-        let graphs = stream::iter(&cells)
-            .map(async |cell| (cell.clone(), self.shard_replication(cell, shard).await))
-            .buffer_unordered(READS_MAX)
-            .collect::<Vec<_>>()
-            .await;
+        // Futures of owned names: a closure over borrowed ones makes a future that cannot be proven Send.
+        let graphs = cells.into_iter().map(|cell| async move {
+            let graph = self.shard_replication(&cell, shard).await;
+            (cell, graph)
+        });
+        let graphs = stream::iter(graphs).buffer_unordered(READS_MAX).collect::<Vec<_>>().await;
         let mut named: Vec<topodata::TabletAlias> = record.primary_alias.into_iter().collect();
         for (cell, graph) in graphs {
             match graph {
@@ -85,16 +86,14 @@ impl Topo {
         }
         // A name that is no alias cannot have a record.
         let aliases: BTreeSet<TabletAlias> = named.iter().filter_map(|alias| alias.try_into().ok()).collect();
-        let reads = stream::iter(aliases)
-            // Waiting for a cell that has just failed would only repeat the failure.
-            .filter(|alias| std::future::ready(!found.unreadable_cells.contains_key(&alias.cell)))
-            .map(async |alias| {
-                let read = self.tablet(&alias).await;
-                (alias, read)
-            })
-            .buffer_unordered(READS_MAX)
-            .collect::<Vec<_>>()
-            .await;
+        // Waiting for a cell that has just failed would only repeat the failure.
+        let readable: Vec<TabletAlias> =
+            aliases.into_iter().filter(|alias| !found.unreadable_cells.contains_key(&alias.cell)).collect();
+        let reads = readable.into_iter().map(|alias| async move {
+            let read = self.tablet(&alias).await;
+            (alias, read)
+        });
+        let reads = stream::iter(reads).buffer_unordered(READS_MAX).collect::<Vec<_>>().await;
         for (alias, read) in reads {
             found.sort_in(shard, alias, read.map(|tablet| tablet.value));
         }

@@ -1,0 +1,98 @@
+//! The commands of the program: one file each.
+
+mod logging;
+mod serve;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, ConfigError, ServeArgs};
+
+/// Exit code of a command line or setting that cannot be; the one that clap uses.
+const EXIT_USAGE: u8 = 2;
+
+/// Keeps every MySQL shard of a Vitess cluster writable at the primary that its topology declares.
+#[derive(Debug, Parser)]
+#[command(name = "vtelector", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
+    Serve(Box<ServeArgs>),
+}
+
+/// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (cli, ignored) = match parse(args) {
+        Ok(parsed) => parsed,
+        Err(Usage::Clap(error)) => {
+            // To standard output for --help and --version, to standard error otherwise; nobody is left to tell when that fails.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+        }
+        Err(Usage::Config(error)) => return usage(&error),
+    };
+    match cli.command {
+        Command::Serve(args) => match config::Settings::try_from(&*args) {
+            Ok(settings) => match logging::start(args.log_format, &args.log_level) {
+                Ok(()) => serve::run(&settings, &ignored),
+                Err(error) => usage(&error),
+            },
+            Err(error) => usage(&error),
+        },
+    }
+}
+
+fn usage(error: &ConfigError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+#[derive(Debug)]
+enum Usage {
+    Clap(clap::Error),
+    Config(ConfigError),
+}
+
+/// Puts the flags of the command in our parser's form first, as it is called from unit files written for Go programs.
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>), Usage> {
+    let mut command = Cli::command();
+    command.build();
+    let mut args = args.into_iter();
+    let mut line: Vec<OsString> = args.by_ref().take(2).collect();
+    let mut ignored = Vec::new();
+    if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
+        let accept_foreign = subcommand.get_name() == "serve";
+        let normalized = config::normalize(subcommand, args, accept_foreign).map_err(Usage::Config)?;
+        line.extend(normalized.args);
+        ignored = normalized.ignored;
+    } else {
+        line.extend(args);
+    }
+    let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
+    Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_go_flags_and_says_what_it_does_not_use() {
+        let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
+        let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
+        let Command::Serve(args) = cli.command;
+        assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
+        assert_eq!(ignored, ["--instance-poll-time"]);
+    }
+}

@@ -1,0 +1,99 @@
+//! `vtelector serve`: builds the parts, starts the faces, stops them when told.
+
+use std::{process::ExitCode, sync::Arc};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    config::{GoDuration, Settings},
+    metrics::Metrics,
+    reparent::{DieAt, ReparentSettings},
+    serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
+    tablet::{GrpcTabletManager, TabletSettings},
+    topo::Topo,
+};
+
+/// Runs until SIGTERM or SIGINT. A second signal ends at once.
+pub fn run(settings: &Settings, ignored: &[String]) -> ExitCode {
+    if !ignored.is_empty() {
+        tracing::info!(flags = ignored.join(" "), "flags of VTOrc or vtctld that have no meaning here are not used");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the runtime cannot start: {error}")),
+    };
+    let code = runtime.block_on(serve(settings)).unwrap_or_else(|error| failed(&error.to_string()));
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    code
+}
+
+fn failed(error: &str) -> ExitCode {
+    tracing::error!("{error}");
+    ExitCode::FAILURE
+}
+
+async fn serve(settings: &Settings) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let started =
+        async { Ok::<_, Box<dyn std::error::Error>>(Server::start(settings, parts(settings).await?, Limits::default()).await?) };
+    let mut server = tokio::select! {
+        server = started => server?,
+        () = asked_to_stop(&mut terminate, &mut interrupt) => return Ok(ExitCode::SUCCESS),
+    };
+    tracing::info!(
+        grpc = %server.grpc, http = %server.http, cell = settings.cell, topology = settings.topo.global_server_address,
+        root = settings.topo.global_root, version = env!("CARGO_PKG_VERSION"), "serving"
+    );
+    tokio::select! {
+        () = asked_to_stop(&mut terminate, &mut interrupt) => {}
+        () = server.ended() => return Ok(failed("a listener ended by itself")),
+    }
+    let wait = settings.shutdown_wait;
+    tracing::info!(wait = %GoDuration(wait), "stopping: no new reparent begins, running ones may end; a second signal ends at once");
+    tokio::select! {
+        ended = server.stop(wait) => match ended {
+            true => Ok(ExitCode::SUCCESS),
+            false => Ok(failed("a reparent was still running: the next planned reparent of its shard finishes it, once the lease has expired")),
+        },
+        () = asked_to_stop(&mut terminate, &mut interrupt) => Ok(failed("a second signal: ended at once")),
+    }
+}
+
+async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>> {
+    let metrics = Arc::new(Metrics::new()?);
+    let topo = Topo::with_stores(Box::new(MeasuredStores::new(settings.topo.clone(), metrics.clone())), &settings.topo)?;
+    // Better to end now, for a supervisor to see, than to serve without a topology.
+    topo.cells().await?;
+    let tablets = GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?;
+    let tablets = Arc::new(MeasuredTablets::new(tablets, metrics.clone()));
+    let die_at = std::env::var("VTELECTOR_DIE_AT").ok().map(|at| at.parse::<DieAt>()).transpose()?;
+    if let Some(at) = die_at {
+        tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
+    }
+    let settings = ReparentSettings {
+        remote_operation_timeout: settings.remote_operation_timeout,
+        lock_timeout: settings.lock_timeout,
+        ledger_root: settings.ledger_root.clone(),
+        who: who(settings.grpc.port),
+        die_at,
+    };
+    Ok(Parts::new(topo, tablets, settings, metrics))
+}
+
+/// This process, for a person who reads the journal.
+fn who(port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{port}", if host.is_empty() { "unknown-host" } else { host })
+}

@@ -1,0 +1,230 @@
+//! Every metric in one place: its name, its labels, and what an operator reads from it.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
+};
+
+/// Bounds of histograms, in seconds: from one etcd round trip to the longest reparent.
+const BUCKETS_S: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The metrics of one server, in a registry of their own.
+pub struct Metrics {
+    registry: Registry,
+    planned: IntCounterVec,
+    reparent_seconds: HistogramVec,
+    reparent_step_seconds: HistogramVec,
+    reparents_running: IntGauge,
+    tablet_calls: IntCounterVec,
+    tablet_call_seconds: HistogramVec,
+    topology_calls: IntCounterVec,
+    topology_call_seconds: HistogramVec,
+    grpc_requests: IntCounterVec,
+    grpc_request_seconds: HistogramVec,
+    grpc_in_flight: IntGauge,
+}
+
+impl Metrics {
+    /// Makes and registers all of them. Fails only where two have the same name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            // VTOrc and vtctld count the same under planned_reparent_counts; a second name would be counted twice by whoever sums.
+            planned: counter(
+                &registry,
+                "vtelector_planned_reparent_total",
+                "Planned reparents of shards that exist, by result; a run that had nothing to do is a success",
+                &["keyspace", "shard", "result"],
+            )?,
+            reparent_seconds: histogram(
+                &registry,
+                "vtelector_reparent_duration_seconds",
+                "From the request until the answer, by operation and result",
+                &["operation", "result"],
+            )?,
+            reparent_step_seconds: histogram(
+                &registry,
+                "vtelector_reparent_step_seconds",
+                "One step of a reparent, by step: shows which one makes reparents slow",
+                &["step"],
+            )?,
+            reparents_running: gauge(&registry, "vtelector_reparents_running", "Reparents that are under way in this process")?,
+            tablet_calls: counter(
+                &registry,
+                "vtelector_tablet_calls_total",
+                "Calls to tablets, by method and result; a growing result other than ok shows tablets in trouble",
+                &["method", "result"],
+            )?,
+            tablet_call_seconds: histogram(
+                &registry,
+                "vtelector_tablet_call_seconds",
+                "Duration of calls to tablets, connecting included, by method",
+                &["method"],
+            )?,
+            topology_calls: counter(
+                &registry,
+                "vtelector_topology_calls_total",
+                "Operations on etcd, by operation and result (conflict: somebody else was faster, which is normal)",
+                &["operation", "result"],
+            )?,
+            topology_call_seconds: histogram(
+                &registry,
+                "vtelector_topology_call_seconds",
+                "Duration of operations on etcd, by operation",
+                &["operation"],
+            )?,
+            grpc_requests: counter(
+                &registry,
+                "vtelector_grpc_requests_total",
+                "gRPC requests answered, by method and code",
+                &["method", "code"],
+            )?,
+            grpc_request_seconds: histogram(
+                &registry,
+                "vtelector_grpc_request_seconds",
+                "Duration of gRPC requests, by method",
+                &["method"],
+            )?,
+            grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
+            registry,
+        };
+        metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
+        let build =
+            IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(build))?;
+        Ok(metrics)
+    }
+
+    /// Counts one planned reparent of a shard that exists.
+    pub fn planned_reparent(&self, keyspace: &str, shard: &str, success: bool, took: Duration) {
+        let result = if success { "success" } else { "failure" };
+        self.planned.with_label_values(&[keyspace, shard, result]).inc();
+        self.reparent_seconds.with_label_values(&["planned", result]).observe(took.as_secs_f64());
+    }
+
+    /// Records how long one step of a reparent took.
+    pub fn reparent_step(&self, step: &str, took: Duration) {
+        self.reparent_step_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a reparent as running until the answer is dropped.
+    pub fn reparent_running(&self) -> InFlight {
+        InFlight::enter(&self.reparents_running)
+    }
+
+    /// Records one call to a tablet; `result` is a short word, `ok` for success.
+    pub fn tablet_call(&self, method: &str, result: &str, took: Duration) {
+        self.tablet_calls.with_label_values(&[method, result]).inc();
+        self.tablet_call_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
+    }
+
+    /// Records one operation on etcd; `result` is a short word, `ok` for success.
+    pub fn topology_call(&self, operation: &str, result: &str, took: Duration) {
+        self.topology_calls.with_label_values(&[operation, result]).inc();
+        self.topology_call_seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
+    }
+
+    /// Records one gRPC request that was answered. `method` must come from a bounded set.
+    pub fn grpc_request(&self, method: &str, code: &str, took: Duration) {
+        self.grpc_requests.with_label_values(&[method, code]).inc();
+        self.grpc_request_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a gRPC request as being answered until the value is dropped.
+    pub fn grpc_in_flight(&self) -> InFlight {
+        InFlight::enter(&self.grpc_in_flight)
+    }
+
+    /// The page that Prometheus reads.
+    pub fn page(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+}
+
+/// Something under way; it leaves the gauge when dropped.
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    fn enter(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planned_reparent_moves_one_counter_by_one() {
+        let metrics = Metrics::new().unwrap();
+        assert!(!metrics.page().unwrap().contains("vtelector_planned_reparent_total"));
+        metrics.planned_reparent("commerce", "0", true, Duration::from_millis(80));
+        metrics.planned_reparent("commerce", "-80", false, Duration::from_millis(80));
+        let page = metrics.page().unwrap();
+        let counted: Vec<&str> = page.lines().filter(|line| line.starts_with("vtelector_planned")).collect();
+        assert_eq!(
+            counted,
+            [
+                r#"vtelector_planned_reparent_total{keyspace="commerce",result="failure",shard="-80"} 1"#,
+                r#"vtelector_planned_reparent_total{keyspace="commerce",result="success",shard="0"} 1"#,
+            ]
+        );
+        // One metric alone may match what sums `planned.*(counts|total)`.
+        let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        assert_eq!(names.filter(|name| name.contains("planned")).count(), 1);
+    }
+
+    #[test]
+    fn what_is_under_way_is_counted_until_dropped() {
+        let metrics = Metrics::new().unwrap();
+        let running = metrics.reparent_running();
+        assert!(metrics.page().unwrap().contains("vtelector_reparents_running 1"));
+        drop(running);
+        assert!(metrics.page().unwrap().contains("vtelector_reparents_running 0"));
+    }
+
+    #[test]
+    fn every_metric_has_help_and_the_process_is_measured() {
+        let metrics = Metrics::new().unwrap();
+        metrics.tablet_call("FullStatus", "ok", Duration::from_millis(3));
+        metrics.topology_call("get", "ok", Duration::from_millis(3));
+        metrics.grpc_request("GetShard", "OK", Duration::from_millis(3));
+        metrics.reparent_step("DemotePrimary", Duration::from_millis(3));
+        let page = metrics.page().unwrap();
+        for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(page.contains(&format!("# HELP {name} ")), "{name}");
+        }
+        assert!(page.contains("process_resident_memory_bytes") && page.contains("vtelector_build_info{version="));
+    }
+}

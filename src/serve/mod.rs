@@ -1,0 +1,113 @@
+//! The faces: gRPC in vtctld's words, and HTTP for metrics and health. Handlers read and ask; they decide nothing.
+
+pub mod grpc;
+mod http;
+mod listen;
+mod measured;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use grpc::Limits;
+pub use measured::{MeasuredStores, MeasuredTablets};
+
+use crate::{
+    config::Settings,
+    metrics::Metrics,
+    reparent::{Hands, Outcome, ReparentSettings},
+    tablet::TabletManager,
+    topo::{ShardId, Topo},
+};
+
+/// After the last answer, how long open connections may take to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} (--{flag}): {source}; is another process there?")]
+    Listen {
+        /// The flag that the port came from.
+        flag: &'static str,
+        /// What was asked for.
+        address: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A certificate, key or authority cannot be used.
+    #[error("TLS of the gRPC server (--grpc-cert, --grpc-key, --grpc-ca): {0}")]
+    Tls(String),
+    /// The descriptors of our own messages cannot be read.
+    #[error("the message descriptors in this program: {0}")]
+    Schema(String),
+    /// The descriptors for reflection cannot be read.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What the faces speak for.
+#[derive(Clone)]
+pub struct Parts {
+    /// What reparents, with the topology and the tablets that it works on.
+    pub hands: Hands,
+    /// Every metric of the process.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// Builds the hands, and counts what they do.
+    pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
+        let counted = metrics.clone();
+        let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            counted.planned_reparent(&shard.keyspace, &shard.shard, outcome.result.is_ok(), outcome.took);
+        };
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+    }
+}
+
+/// A server that answers until it is stopped. Dropping it ends it at once.
+pub struct Server {
+    /// Where gRPC is answered.
+    pub grpc: SocketAddr,
+    /// Where HTTP is answered.
+    pub http: SocketAddr,
+    stopping: CancellationToken,
+    closing: CancellationToken,
+    hands: Hands,
+    faces: JoinSet<()>,
+}
+
+impl Server {
+    /// Listens on both addresses and answers from then on.
+    pub async fn start(settings: &Settings, parts: Parts, limits: Limits) -> Result<Self, ServeError> {
+        let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
+        let tls = settings.grpc_tls.as_ref().map(listen::tls).transpose()?;
+        let grpc_listener = listen::bind("grpc-port", &settings.grpc).await?;
+        let http_listener = listen::bind("port", &settings.http).await?;
+        let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
+        let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
+        let context = grpc::Context::new(settings, parts.clone(), limits, stopping.clone())?;
+        faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
+        faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
+        Ok(Self { grpc, http, stopping, closing, hands, faces })
+    }
+
+    /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
+    pub async fn ended(&mut self) {
+        self.faces.join_next().await;
+    }
+
+    /// Refuses new work, lets running reparents end within `wait`, closes. Returns whether all of them ended.
+    pub async fn stop(mut self, wait: Duration) -> bool {
+        self.stopping.cancel();
+        let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
+        self.hands.topo.shutdown(CLOSE_WAIT).await;
+        self.closing.cancel();
+        // A client that keeps its connection open must not keep the process.
+        let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
+        ended
+    }
+}
