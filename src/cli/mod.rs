@@ -1,5 +1,6 @@
 //! The commands of the program: one file each.
 
+pub mod agent;
 mod logging;
 mod serve;
 
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
+    Agent(Box<agent::AgentArgs>),
 }
 
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
@@ -43,6 +46,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Ok(()) => serve::run(&settings, &ignored),
                 Err(error) => usage(&error),
             },
+            Err(error) => usage(&error),
+        },
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
             Err(error) => usage(&error),
         },
     }
@@ -91,7 +98,7 @@ mod tests {
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
         assert_eq!(ignored, ["--instance-poll-time"]);
     }
