@@ -7,10 +7,7 @@ use std::time::Duration;
 use support::{LIMIT, World};
 use tokio::time::Instant;
 use vtelector::{
-    pb::{
-        replicationdata::StopReplicationMode,
-        topodata::TabletType,
-    },
+    pb::{replicationdata::StopReplicationMode, topodata::TabletType},
     tablet::{Call, TabletErrorKind, TabletManager},
 };
 
@@ -104,7 +101,11 @@ async fn a_forced_demotion_never_acknowledges_a_commit_that_hangs() {
     world.write(0, "CREATE TABLE app.t (id INT PRIMARY KEY)").await.unwrap();
     for at in [1, 2] {
         let tablet = world.record(at).await;
-        world.tablets.wait_for_position(&tablet, &world.tablets.primary_position(&primary, world.call()).await.unwrap(), world.call()).await.unwrap();
+        world
+            .tablets
+            .wait_for_position(&tablet, &world.tablets.primary_position(&primary, world.call()).await.unwrap(), world.call())
+            .await
+            .unwrap();
         world.tablets.stop_replication_and_get_status(&tablet, StopReplicationMode::Iothreadonly, world.call()).await.unwrap();
     }
     let hung = world.write(0, "INSERT INTO app.t VALUES (1)");

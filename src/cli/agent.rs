@@ -267,8 +267,9 @@ fn positive(flag: &str, duration: GoDuration) -> Result<Duration, ConfigError> {
 
 fn password(flag: &str, file: Option<&Path>) -> Result<Secret, ConfigError> {
     let Some(file) = file else { return Ok(Secret::default()) };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| ConfigError::new(flag, file.display(), error.to_string(), "give a file that holds the password alone"))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        ConfigError::new(flag, file.display(), error.to_string(), "give a file that holds the password alone")
+    })?;
     Ok(Secret(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
