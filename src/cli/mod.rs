@@ -1,6 +1,6 @@
 //! The commands of the program: one file each.
 
-mod agent;
+pub mod agent;
 pub mod client;
 mod logging;
 mod serve;
@@ -9,10 +9,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{
-    agent::AgentSettings,
-    config::{self, ConfigError, ServeArgs},
-};
+use crate::config::{self, ConfigError, ServeArgs};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -29,7 +26,7 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
-    /// Run a tablet manager for a plain mysqld, which a vttablet would be too much for
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
     Agent(Box<agent::AgentArgs>),
     #[command(flatten)]
     Client(Box<client::ClientCommand>),
@@ -54,12 +51,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Err(error) => usage(&error),
         },
-        Command::Agent(args) => {
-            match AgentSettings::try_from(&*args).and_then(|_| logging::start(args.log_format, &args.log_level)) {
-                Ok(()) => agent::run(&args),
-                Err(error) => usage(&error),
-            }
-        }
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
+            Err(error) => usage(&error),
+        },
         Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(*command)),
             Err(error) => {
