@@ -99,7 +99,9 @@ impl Agent {
         };
         match reopened.await {
             Ok(()) => tracing::warn!("the demotion failed and was taken back: this server is writable again"),
-            Err(error) => tracing::error!(%error, "the demotion failed and could not be taken back: this server may be read-only"),
+            Err(error) => {
+                tracing::error!(%error, "the demotion failed and could not be taken back: this server may be read-only")
+            }
         }
     }
 

@@ -26,7 +26,10 @@ impl Fence {
         tokio::fs::create_dir_all(data_dir).await.map_err(|source| failed("creating the folder of", source))?;
         let seen = match tokio::fs::read_to_string(&file).await {
             Ok(text) => text.trim().parse().map_err(|_| {
-                failed("understanding", io::Error::other(format!("{text:?} is no revision; delete the file when no elector is at work")))
+                failed(
+                    "understanding",
+                    io::Error::other(format!("{text:?} is no revision; delete the file when no elector is at work")),
+                )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed("reading", error)),

@@ -18,7 +18,8 @@ const BINARY: u16 = 63;
 impl Agent {
     /// Runs on a connection of its own, which is closed afterwards: the statement may change the session.
     pub(super) async fn fetch(&self, request: &ExecuteFetchAsDbaRequest, deadline: Instant) -> Result<QueryResult, AgentError> {
-        let sql = std::str::from_utf8(&request.query).map_err(|_| AgentError::Invalid("the statement is not UTF-8".to_owned()))?;
+        let sql =
+            std::str::from_utf8(&request.query).map_err(|_| AgentError::Invalid("the statement is not UTF-8".to_owned()))?;
         if statements(sql) > 1 {
             return Err(AgentError::Invalid("several statements were given; this call takes one".to_owned()));
         }

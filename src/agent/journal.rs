@@ -52,7 +52,11 @@ impl Agent {
     }
 
     /// Writes one row; with semi-sync this waits for an acknowledgement, which is what proves that the new primary works.
-    pub(super) async fn populate_journal(&self, row: &PopulateReparentJournalRequest, deadline: Instant) -> Result<(), AgentError> {
+    pub(super) async fn populate_journal(
+        &self,
+        row: &PopulateReparentJournalRequest,
+        deadline: Instant,
+    ) -> Result<(), AgentError> {
         let mut position = Position::decode(&row.replication_position)?.encode();
         position.truncate(POSITION_LEN_MAX);
         let alias = match &row.primary_alias {

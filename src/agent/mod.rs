@@ -89,7 +89,8 @@ impl Agent {
     /// Waits for the action lock, then asks the fence. In that order: a newer elector may have been here meanwhile.
     async fn lock(&self, context: &Context) -> Result<MutexGuard<'_, Action>, AgentError> {
         let waited = timeout_at(context.deadline, self.action.lock()).await;
-        let mut action = waited.map_err(|_| AgentError::Deadline("context deadline exceeded: another action is running".to_owned()))?;
+        let mut action =
+            waited.map_err(|_| AgentError::Deadline("context deadline exceeded: another action is running".to_owned()))?;
         action.fence.admit(context.lock_revision).await?;
         Ok(action)
     }

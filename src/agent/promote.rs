@@ -161,8 +161,7 @@ impl Agent {
 
     /// The term of a promotion now: the clock, but later than every known term.
     async fn next_term(&self) -> Result<Time, AgentError> {
-        let (shard, tablets) =
-            tokio::join!(self.topo.shard(&self.settings.shard), self.topo.shard_tablets(&self.settings.shard));
+        let (shard, tablets) = tokio::join!(self.topo.shard(&self.settings.shard), self.topo.shard_tablets(&self.settings.shard));
         // An unreadable cell does not stop a promotion: the shard record carries the newest term, give or take a moment.
         let newest = state::newest_term(&shard?.value, &tablets?);
         Ok(state::next_term(state::now(), newest))
@@ -180,7 +179,8 @@ impl Agent {
             Err(_) => self.written_after_all(&wanted).await.map_err(|()| "no answer from the topology in time".to_owned()),
         };
         written.map_err(|reason| {
-            let text = format!("the tablet record could not be made PRIMARY: {reason}; this server stays read-only, without a source");
+            let text =
+                format!("the tablet record could not be made PRIMARY: {reason}; this server stays read-only, without a source");
             AgentError::Precondition(text)
         })?;
         self.change(|state| state.tablet = wanted);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Agent, AgentError, AgentSettings, state};
 use crate::{
-    pb::topodata::{Keyspace, KeyRange, Tablet, TabletType},
+    pb::topodata::{KeyRange, Keyspace, Tablet, TabletType},
     topo::{Topo, TopoError},
 };
 

@@ -62,7 +62,8 @@ impl TabletManagerService {
             }
         };
         let given = metadata.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?));
-        let timeout = given.map_or(self.0.settings.remote_operation_timeout, |given| given.saturating_sub(MARGIN.min(given / 10)));
+        let timeout =
+            given.map_or(self.0.settings.remote_operation_timeout, |given| given.saturating_sub(MARGIN.min(given / 10)));
         Ok(Context { deadline: Instant::now() + timeout, lock_revision })
     }
 
@@ -107,7 +108,10 @@ impl TabletManager for TabletManagerService {
         Ok(Response::new(PingResponse { payload: request.into_inner().payload }))
     }
 
-    async fn get_global_status_vars(&self, request: Request<GetGlobalStatusVarsRequest>) -> Result<Response<GetGlobalStatusVarsResponse>, Status> {
+    async fn get_global_status_vars(
+        &self,
+        request: Request<GetGlobalStatusVarsRequest>,
+    ) -> Result<Response<GetGlobalStatusVarsResponse>, Status> {
         self.read("GetGlobalStatusVars", request, |agent, request, deadline| async move {
             Ok(GetGlobalStatusVarsResponse { status_values: agent.status_vars(&request.variables, deadline).await? })
         })
@@ -121,7 +125,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn replication_status(&self, request: Request<ReplicationStatusRequest>) -> Result<Response<ReplicationStatusResponse>, Status> {
+    async fn replication_status(
+        &self,
+        request: Request<ReplicationStatusRequest>,
+    ) -> Result<Response<ReplicationStatusResponse>, Status> {
         self.read("ReplicationStatus", request, |agent, _, deadline| async move {
             Ok(ReplicationStatusResponse { status: Some(agent.replication_status(deadline).await?) })
         })
@@ -135,14 +142,20 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn primary_position(&self, request: Request<PrimaryPositionRequest>) -> Result<Response<PrimaryPositionResponse>, Status> {
+    async fn primary_position(
+        &self,
+        request: Request<PrimaryPositionRequest>,
+    ) -> Result<Response<PrimaryPositionResponse>, Status> {
         self.read("PrimaryPosition", request, |agent, _, deadline| async move {
             Ok(PrimaryPositionResponse { position: agent.primary_position(deadline).await? })
         })
         .await
     }
 
-    async fn wait_for_position(&self, request: Request<WaitForPositionRequest>) -> Result<Response<WaitForPositionResponse>, Status> {
+    async fn wait_for_position(
+        &self,
+        request: Request<WaitForPositionRequest>,
+    ) -> Result<Response<WaitForPositionResponse>, Status> {
         self.read("WaitForPosition", request, |agent, request, deadline| async move {
             agent.wait_for_position(&request.position, deadline).await.map_err(wait_failed)?;
             Ok(WaitForPositionResponse {})
@@ -150,7 +163,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn read_reparent_journal_info(&self, request: Request<ReadReparentJournalInfoRequest>) -> Result<Response<ReadReparentJournalInfoResponse>, Status> {
+    async fn read_reparent_journal_info(
+        &self,
+        request: Request<ReadReparentJournalInfoRequest>,
+    ) -> Result<Response<ReadReparentJournalInfoResponse>, Status> {
         self.read("ReadReparentJournalInfo", request, |agent, _, deadline| async move {
             Ok(ReadReparentJournalInfoResponse { length: agent.journal_length(deadline).await? })
         })
@@ -172,14 +188,22 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn has_v_replication_workflows(&self, request: Request<HasVReplicationWorkflowsRequest>) -> Result<Response<HasVReplicationWorkflowsResponse>, Status> {
-        self.read("HasVReplicationWorkflows", request, |_, _, _| async move {
-            Ok(HasVReplicationWorkflowsResponse { has: false })
-        })
+    async fn has_v_replication_workflows(
+        &self,
+        request: Request<HasVReplicationWorkflowsRequest>,
+    ) -> Result<Response<HasVReplicationWorkflowsResponse>, Status> {
+        self.read(
+            "HasVReplicationWorkflows",
+            request,
+            |_, _, _| async move { Ok(HasVReplicationWorkflowsResponse { has: false }) },
+        )
         .await
     }
 
-    async fn populate_reparent_journal(&self, request: Request<PopulateReparentJournalRequest>) -> Result<Response<PopulateReparentJournalResponse>, Status> {
+    async fn populate_reparent_journal(
+        &self,
+        request: Request<PopulateReparentJournalRequest>,
+    ) -> Result<Response<PopulateReparentJournalResponse>, Status> {
         self.act("PopulateReparentJournal", request, |agent, request, context| async move {
             agent.check_fence(&context).await?;
             agent.populate_journal(&request, context.deadline).await?;
@@ -188,7 +212,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn execute_fetch_as_dba(&self, request: Request<ExecuteFetchAsDbaRequest>) -> Result<Response<ExecuteFetchAsDbaResponse>, Status> {
+    async fn execute_fetch_as_dba(
+        &self,
+        request: Request<ExecuteFetchAsDbaRequest>,
+    ) -> Result<Response<ExecuteFetchAsDbaResponse>, Status> {
         self.act("ExecuteFetchAsDba", request, |agent, request, context| async move {
             agent.check_fence(&context).await?;
             Ok(ExecuteFetchAsDbaResponse { result: Some(agent.fetch(&request, context.deadline).await?) })
@@ -196,7 +223,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn run_health_check(&self, request: Request<RunHealthCheckRequest>) -> Result<Response<RunHealthCheckResponse>, Status> {
+    async fn run_health_check(
+        &self,
+        request: Request<RunHealthCheckRequest>,
+    ) -> Result<Response<RunHealthCheckResponse>, Status> {
         self.read("RunHealthCheck", request, |agent, _, _| async move {
             agent.health_wanted.notify_waiters();
             Ok(RunHealthCheckResponse {})
@@ -244,7 +274,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn replica_was_promoted(&self, request: Request<ReplicaWasPromotedRequest>) -> Result<Response<ReplicaWasPromotedResponse>, Status> {
+    async fn replica_was_promoted(
+        &self,
+        request: Request<ReplicaWasPromotedRequest>,
+    ) -> Result<Response<ReplicaWasPromotedResponse>, Status> {
         self.act("ReplicaWasPromoted", request, |agent, _, context| async move {
             agent.was_promoted(&context).await?;
             Ok(ReplicaWasPromotedResponse {})
@@ -252,7 +285,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn replica_was_restarted(&self, request: Request<ReplicaWasRestartedRequest>) -> Result<Response<ReplicaWasRestartedResponse>, Status> {
+    async fn replica_was_restarted(
+        &self,
+        request: Request<ReplicaWasRestartedRequest>,
+    ) -> Result<Response<ReplicaWasRestartedResponse>, Status> {
         self.act("ReplicaWasRestarted", request, |agent, _, context| async move {
             agent.was_restarted(&context).await?;
             Ok(ReplicaWasRestartedResponse {})
@@ -260,7 +296,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn stop_replication(&self, request: Request<StopReplicationRequest>) -> Result<Response<StopReplicationResponse>, Status> {
+    async fn stop_replication(
+        &self,
+        request: Request<StopReplicationRequest>,
+    ) -> Result<Response<StopReplicationResponse>, Status> {
         self.act("StopReplication", request, |agent, _, context| async move {
             agent.stop_replication(&context).await?;
             Ok(StopReplicationResponse {})
@@ -268,7 +307,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn stop_replication_minimum(&self, request: Request<StopReplicationMinimumRequest>) -> Result<Response<StopReplicationMinimumResponse>, Status> {
+    async fn stop_replication_minimum(
+        &self,
+        request: Request<StopReplicationMinimumRequest>,
+    ) -> Result<Response<StopReplicationMinimumResponse>, Status> {
         self.act("StopReplicationMinimum", request, |agent, request, context| async move {
             let wait = std::time::Duration::from_nanos(request.wait_timeout.max(0).unsigned_abs());
             Ok(StopReplicationMinimumResponse { position: agent.stop_at_minimum(&context, &request.position, wait).await? })
@@ -276,7 +318,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn start_replication(&self, request: Request<StartReplicationRequest>) -> Result<Response<StartReplicationResponse>, Status> {
+    async fn start_replication(
+        &self,
+        request: Request<StartReplicationRequest>,
+    ) -> Result<Response<StartReplicationResponse>, Status> {
         self.act("StartReplication", request, |agent, request, context| async move {
             agent.start_replication(&context, request.semi_sync, false).await?;
             Ok(StartReplicationResponse {})
@@ -284,7 +329,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn restart_replication(&self, request: Request<RestartReplicationRequest>) -> Result<Response<RestartReplicationResponse>, Status> {
+    async fn restart_replication(
+        &self,
+        request: Request<RestartReplicationRequest>,
+    ) -> Result<Response<RestartReplicationResponse>, Status> {
         self.act("RestartReplication", request, |agent, request, context| async move {
             agent.start_replication(&context, request.semi_sync, true).await?;
             Ok(RestartReplicationResponse {})
@@ -292,7 +340,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn start_replication_until_after(&self, request: Request<StartReplicationUntilAfterRequest>) -> Result<Response<StartReplicationUntilAfterResponse>, Status> {
+    async fn start_replication_until_after(
+        &self,
+        request: Request<StartReplicationUntilAfterRequest>,
+    ) -> Result<Response<StartReplicationUntilAfterResponse>, Status> {
         self.act("StartReplicationUntilAfter", request, |agent, request, context| async move {
             agent.start_until_after(&context, &request.position).await?;
             Ok(StartReplicationUntilAfterResponse {})
@@ -300,7 +351,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn stop_replication_and_get_status(&self, request: Request<StopReplicationAndGetStatusRequest>) -> Result<Response<StopReplicationAndGetStatusResponse>, Status> {
+    async fn stop_replication_and_get_status(
+        &self,
+        request: Request<StopReplicationAndGetStatusRequest>,
+    ) -> Result<Response<StopReplicationAndGetStatusResponse>, Status> {
         self.act("StopReplicationAndGetStatus", request, |agent, request, context| async move {
             let mode = request.stop_replication_mode();
             Ok(StopReplicationAndGetStatusResponse { status: Some(agent.stop_and_get_status(&context, mode).await?) })
@@ -308,7 +362,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn reset_replication(&self, request: Request<ResetReplicationRequest>) -> Result<Response<ResetReplicationResponse>, Status> {
+    async fn reset_replication(
+        &self,
+        request: Request<ResetReplicationRequest>,
+    ) -> Result<Response<ResetReplicationResponse>, Status> {
         self.act("ResetReplication", request, |agent, _, context| async move {
             agent.reset_replication(&context).await?;
             Ok(ResetReplicationResponse {})
@@ -316,7 +373,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn reset_replication_parameters(&self, request: Request<ResetReplicationParametersRequest>) -> Result<Response<ResetReplicationParametersResponse>, Status> {
+    async fn reset_replication_parameters(
+        &self,
+        request: Request<ResetReplicationParametersRequest>,
+    ) -> Result<Response<ResetReplicationParametersResponse>, Status> {
         self.act("ResetReplicationParameters", request, |agent, _, context| async move {
             agent.reset_parameters(&context).await?;
             Ok(ResetReplicationParametersResponse {})
@@ -345,7 +405,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn undo_demote_primary(&self, request: Request<UndoDemotePrimaryRequest>) -> Result<Response<UndoDemotePrimaryResponse>, Status> {
+    async fn undo_demote_primary(
+        &self,
+        request: Request<UndoDemotePrimaryRequest>,
+    ) -> Result<Response<UndoDemotePrimaryResponse>, Status> {
         self.act("UndoDemotePrimary", request, |agent, request, context| async move {
             agent.undo_demote(&context, request.semi_sync).await?;
             Ok(UndoDemotePrimaryResponse {})
@@ -353,7 +416,10 @@ impl TabletManager for TabletManagerService {
         .await
     }
 
-    async fn set_replication_source(&self, request: Request<SetReplicationSourceRequest>) -> Result<Response<SetReplicationSourceResponse>, Status> {
+    async fn set_replication_source(
+        &self,
+        request: Request<SetReplicationSourceRequest>,
+    ) -> Result<Response<SetReplicationSourceResponse>, Status> {
         self.act("SetReplicationSource", request, |agent, request, context| async move {
             agent.set_source(&context, &request).await?;
             Ok(SetReplicationSourceResponse {})
@@ -377,19 +443,31 @@ impl TabletManager for TabletManagerService {
         Err(self.unimplemented("UnlockTables", "it serves backups of a vttablet"))
     }
 
-    async fn execute_multi_fetch_as_dba(&self, _: Request<ExecuteMultiFetchAsDbaRequest>) -> Result<Response<ExecuteMultiFetchAsDbaResponse>, Status> {
+    async fn execute_multi_fetch_as_dba(
+        &self,
+        _: Request<ExecuteMultiFetchAsDbaRequest>,
+    ) -> Result<Response<ExecuteMultiFetchAsDbaResponse>, Status> {
         Err(self.unimplemented("ExecuteMultiFetchAsDba", "send the statements one by one with ExecuteFetchAsDba"))
     }
 
-    async fn execute_fetch_as_app(&self, _: Request<ExecuteFetchAsAppRequest>) -> Result<Response<ExecuteFetchAsAppResponse>, Status> {
+    async fn execute_fetch_as_app(
+        &self,
+        _: Request<ExecuteFetchAsAppRequest>,
+    ) -> Result<Response<ExecuteFetchAsAppResponse>, Status> {
         Err(self.unimplemented("ExecuteFetchAsApp", "the agent has no application account; use ExecuteFetchAsDba"))
     }
 
-    async fn read_v_replication_workflow(&self, _: Request<ReadVReplicationWorkflowRequest>) -> Result<Response<ReadVReplicationWorkflowResponse>, Status> {
+    async fn read_v_replication_workflow(
+        &self,
+        _: Request<ReadVReplicationWorkflowRequest>,
+    ) -> Result<Response<ReadVReplicationWorkflowResponse>, Status> {
         Err(self.unimplemented("ReadVReplicationWorkflow", "a bare mysqld has no VReplication"))
     }
 
-    async fn read_v_replication_workflows(&self, _: Request<ReadVReplicationWorkflowsRequest>) -> Result<Response<ReadVReplicationWorkflowsResponse>, Status> {
+    async fn read_v_replication_workflows(
+        &self,
+        _: Request<ReadVReplicationWorkflowsRequest>,
+    ) -> Result<Response<ReadVReplicationWorkflowsResponse>, Status> {
         Err(self.unimplemented("ReadVReplicationWorkflows", "a bare mysqld has no VReplication"))
     }
 
@@ -397,7 +475,10 @@ impl TabletManager for TabletManagerService {
         Err(self.unimplemented("CheckThrottler", "a bare mysqld has no throttler"))
     }
 
-    async fn get_throttler_status(&self, _: Request<GetThrottlerStatusRequest>) -> Result<Response<GetThrottlerStatusResponse>, Status> {
+    async fn get_throttler_status(
+        &self,
+        _: Request<GetThrottlerStatusRequest>,
+    ) -> Result<Response<GetThrottlerStatusResponse>, Status> {
         Err(self.unimplemented("GetThrottlerStatus", "a bare mysqld has no throttler"))
     }
 

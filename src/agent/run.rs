@@ -11,8 +11,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
-    Action, Agent, AgentError, AgentSettings, LocalState, fence::Fence, health::HealthService, register, rpc::TabletManagerService,
-    settle, shard_sync, supervise,
+    Action, Agent, AgentError, AgentSettings, LocalState, fence::Fence, health::HealthService, register,
+    rpc::TabletManagerService, settle, shard_sync, supervise,
 };
 use crate::{
     mysql::conn::{Mysql, MysqlConn, MysqlError},

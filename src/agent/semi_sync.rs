@@ -158,7 +158,11 @@ pub async fn become_source(conn: &mut MysqlConn, acks: bool, deadline: Instant) 
     );
     conn.exec(&sql, deadline).await.map_err(AgentError::change)?;
     let after = SemiSync::read(conn, deadline).await?;
-    if after.is_fence() { Ok(()) } else { Err(AgentError::Precondition(format!("semi-sync does not take its settings: {after:?}"))) }
+    if after.is_fence() {
+        Ok(())
+    } else {
+        Err(AgentError::Precondition(format!("semi-sync does not take its settings: {after:?}")))
+    }
 }
 
 /// Prepares a server for following: replica side as told. The source side is left to [`source_off`].
@@ -175,13 +179,7 @@ pub async fn check(conn: &mut MysqlConn, acks: bool, deadline: Instant) -> Resul
     if acks && !SemiSync::read(conn, deadline).await?.loaded() { Err(not_loaded()) } else { Ok(()) }
 }
 
-async fn switch(
-    conn: &mut MysqlConn,
-    now: &SemiSync,
-    source: bool,
-    replica: bool,
-    deadline: Instant,
-) -> Result<(), AgentError> {
+async fn switch(conn: &mut MysqlConn, now: &SemiSync, source: bool, replica: bool, deadline: Instant) -> Result<(), AgentError> {
     let Some(names) = now.names else { return Ok(()) };
     let mut set = Vec::new();
     if now.source_enabled != source {

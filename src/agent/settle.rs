@@ -88,7 +88,9 @@ impl Agent {
     /// The tablet that the shard record names, if it is another one and has a MySQL server, and its record.
     async fn shard_primary(&self) -> Result<Option<(TabletAlias, crate::pb::topodata::Tablet)>, AgentError> {
         let shard = self.topo.shard(&self.settings.shard).await?.value;
-        let Some(alias) = shard.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok()) else { return Ok(None) };
+        let Some(alias) = shard.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok()) else {
+            return Ok(None);
+        };
         if alias == self.settings.alias {
             return Ok(None);
         }

@@ -160,7 +160,12 @@ impl NotWritable {
 }
 
 /// Whether the topology says that this tablet is the primary of the newest term (safety.md section 12). To be asked under the shard lock.
-pub fn may_become_writable(me: &TabletAlias, term: Option<&Time>, shard: &Shard, tablets: &ShardTablets) -> Result<(), NotWritable> {
+pub fn may_become_writable(
+    me: &TabletAlias,
+    term: Option<&Time>,
+    shard: &Shard,
+    tablets: &ShardTablets,
+) -> Result<(), NotWritable> {
     let Some(term) = term else { return Err(NotWritable::NoTerm) };
     let named = shard.primary_alias.as_ref().map(|alias| TabletAlias { cell: alias.cell.clone(), uid: alias.uid });
     let primary = || named.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);

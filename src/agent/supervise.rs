@@ -90,7 +90,9 @@ impl Agent {
         match semi_sync::install(&mut conn, deadline).await {
             Ok(false) => {}
             Ok(true) => tracing::info!("semi-sync plugins loaded"),
-            Err(error) => tracing::warn!(%error, "semi-sync plugins cannot be loaded: a policy with acknowledgements will be refused"),
+            Err(error) => {
+                tracing::warn!(%error, "semi-sync plugins cannot be loaded: a policy with acknowledgements will be refused")
+            }
         }
         if restarted {
             tracing::warn!("mysqld was restarted: read-only until the topology has been read under the shard lock");

@@ -1,6 +1,8 @@
 //! The commands of the program: one file each.
 
+pub mod agent;
 pub mod client;
+pub mod demo;
 mod logging;
 mod serve;
 
@@ -25,6 +27,10 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
+    Agent(Box<agent::AgentArgs>),
+    /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
+    Demo(demo::DemoArgs),
     #[command(flatten)]
     Client(Box<client::ClientCommand>),
 }
@@ -48,13 +54,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Err(error) => usage(&error),
         },
-        Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(client::run(*command)),
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                ExitCode::FAILURE
-            }
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
+            Err(error) => usage(&error),
         },
+        Command::Demo(args) => on_this_thread(demo::run(&args)),
+        Command::Client(command) => on_this_thread(client::run(*command)),
+    }
+}
+
+fn on_this_thread(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

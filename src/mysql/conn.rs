@@ -226,8 +226,7 @@ impl MysqlConn {
             MysqlAddress::Socket(path) => (builder.socket(Some(path.to_string_lossy())), 2002),
             MysqlAddress::Tcp { host, port } => (builder.ip_or_hostname(host).tcp_port(*port), 2003),
         };
-        let unreachable =
-            |reason: String| MysqlError::Unreachable { address: settings.address.to_string(), reason, errno };
+        let unreachable = |reason: String| MysqlError::Unreachable { address: settings.address.to_string(), reason, errno };
         let limit = deadline.min(Instant::now() + settings.connect_timeout);
         match timeout_at(limit, Conn::new(builder)).await {
             Ok(Ok(conn)) => Ok(Self { conn, clean: true }),
