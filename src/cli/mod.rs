@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod demo;
 mod logging;
 mod serve;
 
@@ -28,6 +29,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
     Agent(Box<agent::AgentArgs>),
+    /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
+    Demo(demo::DemoArgs),
     #[command(flatten)]
     Client(Box<client::ClientCommand>),
 }
@@ -55,13 +58,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(()) => agent::main(*args),
             Err(error) => usage(&error),
         },
-        Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(client::run(*command)),
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Demo(args) => on_this_thread(demo::run(&args)),
+        Command::Client(command) => on_this_thread(client::run(*command)),
+    }
+}
+
+fn on_this_thread(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
