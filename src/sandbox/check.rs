@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::{Cluster, GLOBAL_ROOT, KEYSPACE, SHARD, SandboxError, eventually};
 use crate::{
-    pb::topodata::{Shard, Tablet, TabletType},
+    pb::topodata::{Shard, ShardReplication, Tablet, TabletType},
     topo::TabletAlias,
 };
 
@@ -74,9 +74,10 @@ impl Cluster {
             }
             let semi_sync = "SELECT CONCAT(@@global.rpl_semi_sync_source_enabled, @@global.rpl_semi_sync_replica_enabled)";
             let semi_sync = tablet.mysqld.value(semi_sync).await?;
-            let expected = if is_primary { "10" } else { "01" };
-            if self.has_ackers() && semi_sync != expected {
-                wrong.push(format!("{alias} has semi-sync source and replica set to {semi_sync}, not {expected}"));
+            // The replica side has no effect on a primary: vttablet leaves it on.
+            let is_right = if is_primary { semi_sync.starts_with('1') } else { semi_sync == "01" };
+            if self.has_ackers() && !is_right {
+                wrong.push(format!("{alias} has semi-sync source and replica set to {semi_sync}"));
             }
             let rows = tablet.mysqld.query("SHOW REPLICA STATUS").await?;
             let field = |name: &str| rows.first().and_then(|row| row.get_opt::<String, _>(name)).and_then(Result::ok);
@@ -91,12 +92,17 @@ impl Cluster {
         Ok(wrong)
     }
 
-    /// Every tablet has a record with its addresses.
+    /// Every tablet has a record with its addresses and stands in the replication graph of its cell.
     pub(super) async fn check_registered(&self) -> Result<(), SandboxError> {
         for (alias, tablet) in &self.tablets {
             let record = self.tablet_record(alias).await?;
             if record.mysql_port != i32::from(tablet.mysqld.port()) {
                 return Err(SandboxError::Wrong(vec![format!("the record of {alias} has MySQL port {}", record.mysql_port)]));
+            }
+            let key = format!("/vitess/{}/keyspaces/{KEYSPACE}/shards/{SHARD}/ShardReplication", alias.cell);
+            let graph: ShardReplication = self.record(&key).await?;
+            if !graph.nodes.iter().any(|node| node.tablet_alias == Some(alias.into())) {
+                return Err(SandboxError::Wrong(vec![format!("{key} does not list {alias}")]));
             }
         }
         Ok(())
