@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DieAt, Edge, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
 use crate::{
-    pb::topodata::Tablet,
     tablet::Call,
     topo::{LockLost, LockOr, ShardId, ShardLock, TabletAlias},
 };
@@ -185,10 +184,4 @@ async fn die() {
 /// The wall clock, for records only.
 pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The alias in a tablet's record. A map of tablets is keyed by it, so a record without one is never called.
-pub(super) fn alias_of(tablet: &Tablet) -> TabletAlias {
-    let alias = tablet.alias.clone().unwrap_or_default();
-    TabletAlias { cell: alias.cell, uid: alias.uid }
 }
