@@ -42,6 +42,9 @@ async fn nothing_is_done_where_the_tablet_to_avoid_is_not_the_primary() {
         assert!(changed.is_empty(), "{changed:?}");
     }
     assert_eq!(counted(&world).await, [r#"vtelector_planned_reparent_total{keyspace="commerce",result="success",shard="0"} 1"#]);
+    assert!(
+        world.metrics().await.contains(r#"vtelector_reparent_duration_seconds_count{operation="planned",result="success"} 1"#)
+    );
 }
 
 #[tokio::test]
