@@ -1,4 +1,5 @@
 //! The agent's part of a reparent, on real MySQL and etcd.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
@@ -40,7 +41,9 @@ async fn a_planned_switch_moves_the_primary_without_the_second_that_semi_sync_co
         world.tablets.populate_reparent_journal(&elect, created_ns, "PlannedReparentShard", alias, &position, call).await
     };
     let (a, b, journal) = tokio::join!(world.try_follow(0, 1, created_ns), world.try_follow(2, 1, created_ns), journal);
-    (a.unwrap(), b.unwrap(), journal.unwrap());
+    a.unwrap();
+    b.unwrap();
+    journal.unwrap();
     println!("demotion {demotion:?}, promotion {promotion:?}, following {:?}", followed.elapsed());
     // Half of what MySQL needs for switching semi-sync off: that is not on this way.
     assert!(demotion < Duration::from_millis(500), "{demotion:?}");

@@ -14,7 +14,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
             "use debug, info, warn, error, or a filter such as info,vtelector::topo=debug",
         )
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever reads our standard error may go away; the default would complain about that on standard error, and panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // Only a second start in one process can fail, and then the first one's log goes on.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),

@@ -8,7 +8,7 @@ use crate::{
     config::{GoDuration, Settings},
     metrics::Metrics,
     reparent::{DieAt, ReparentSettings},
-    serve::{Limits, Parts, Server},
+    serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
     topo::Topo,
 };
@@ -72,9 +72,11 @@ async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
 
 async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>> {
     let metrics = Arc::new(Metrics::new()?);
-    let topo = Topo::connect(&settings.topo).await?;
-    let tablets =
-        Arc::new(GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?);
+    let topo = Topo::with_stores(Box::new(MeasuredStores::new(settings.topo.clone(), metrics.clone())), &settings.topo)?;
+    // Better to end now, for a supervisor to see, than to serve without a topology.
+    topo.cells().await?;
+    let tablets = GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?;
+    let tablets = Arc::new(MeasuredTablets::new(tablets, metrics.clone()));
     let die_at = std::env::var("VTELECTOR_DIE_AT").ok().map(|at| at.parse::<DieAt>()).transpose()?;
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");

@@ -48,6 +48,37 @@ pub struct TopoArgs {
     pub remote_operation_timeout: GoDuration,
 }
 
+/// TLS of our gRPC server.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerTlsArgs {
+    /// Certificate of the gRPC server (PEM); needs the key too
+    #[arg(long, value_name = "FILE", help_heading = "Listening")]
+    pub grpc_cert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Listening")]
+    pub grpc_key: Option<PathBuf>,
+    /// Authority whose client certificates alone are let in (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Listening")]
+    pub grpc_ca: Option<PathBuf>,
+}
+
+/// TLS towards tablets.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TabletTlsArgs {
+    /// Client certificate towards tablets (PEM); needs the key too
+    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
+    pub tablet_manager_grpc_cert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
+    pub tablet_manager_grpc_key: Option<PathBuf>,
+    /// Authority that signed the tablets' certificates (PEM); tablets are called over TLS when it is given
+    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
+    pub tablet_manager_grpc_ca: Option<PathBuf>,
+    /// Name that the tablets' certificates bear, where it is not their host name
+    #[arg(long, value_name = "NAME", help_heading = "Tablets")]
+    pub tablet_manager_grpc_server_name: Option<String>,
+}
+
 /// Flags of `vtelector serve`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(args_override_self = true)]
@@ -70,30 +101,15 @@ pub struct ServeArgs {
     /// Port for gRPC; 0 takes a free one and logs it
     #[arg(long, value_name = "PORT", default_value = "15999", help_heading = "Listening")]
     pub grpc_port: u16,
-    /// Certificate of the gRPC server (PEM); needs the key too
-    #[arg(long, value_name = "FILE", help_heading = "Listening")]
-    pub grpc_cert: Option<PathBuf>,
-    /// Key of that certificate (PEM)
-    #[arg(long, value_name = "FILE", help_heading = "Listening")]
-    pub grpc_key: Option<PathBuf>,
-    /// Authority whose client certificates alone are let in (PEM)
-    #[arg(long, value_name = "FILE", help_heading = "Listening")]
-    pub grpc_ca: Option<PathBuf>,
+    /// TLS of the gRPC server.
+    #[command(flatten)]
+    pub server_tls: ServerTlsArgs,
     /// Let in clients without TLS as well
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     pub grpc_enable_optional_tls: bool,
-    /// Client certificate towards tablets (PEM); needs the key too
-    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
-    pub tablet_manager_grpc_cert: Option<PathBuf>,
-    /// Key of that certificate (PEM)
-    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
-    pub tablet_manager_grpc_key: Option<PathBuf>,
-    /// Authority that signed the tablets' certificates (PEM); tablets are called over TLS when it is given
-    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
-    pub tablet_manager_grpc_ca: Option<PathBuf>,
-    /// Name that the tablets' certificates bear, where it is not their host name
-    #[arg(long, value_name = "NAME", help_heading = "Tablets")]
-    pub tablet_manager_grpc_server_name: Option<String>,
+    /// TLS towards tablets.
+    #[command(flatten)]
+    pub tablet_tls: TabletTlsArgs,
     /// Accepted for VTOrc's unit files; this release never acts by itself: every reparent is a person's call
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Reparents")]
     pub allow_recovery: bool,

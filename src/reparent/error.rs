@@ -1,6 +1,6 @@
 //! Why a reparent failed, and what it left behind.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use tonic::Code;
 
@@ -326,9 +326,4 @@ fn topo_code(error: &TopoError) -> Code {
 
 fn or_none(alias: &Option<TabletAlias>) -> String {
     alias.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string)
-}
-
-/// What the caller of [`super::Hands`] may say about one run's time.
-pub(super) fn seconds(duration: Duration) -> String {
-    format!("{:.1}s", duration.as_secs_f64())
 }

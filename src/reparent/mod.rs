@@ -1,21 +1,36 @@
 //! The hands: a change of primary as typed steps, each with an undo or a way forward.
 
+mod dba;
+mod declared;
+mod demote;
 mod error;
+mod fitness;
+mod journal;
+mod lead;
+mod look;
+mod observed;
+mod plan;
+mod planned;
+mod resume;
+mod run;
 mod step;
+mod undo;
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::{Aftermath, FailedStep, ReparentError};
 pub use step::{DieAt, DieAtError, Edge, Step};
 
+use run::Run;
+
 use crate::{
-    tablet::TabletManager,
-    topo::{ShardId, TabletAlias, Topo},
+    tablet::{SetSource, TabletManager},
+    topo::{ShardId, TabletAlias, Topo, TopoError},
 };
 
 /// Limits and names that every operation shares.
@@ -148,28 +163,95 @@ impl Hands {
 
     /// Moves the primary of a shard (`PlannedReparentShard`). The operation runs in a task of its own: dropping this future before the
     /// point of no return cancels and undoes it, later it goes on to its end; [`OnFinished`] is called in every case.
-    pub async fn planned(&self, _shard: &ShardId, _request: Planned) -> Outcome {
-        todo!()
+    pub async fn planned(&self, shard: &ShardId, request: Planned) -> Outcome {
+        self.own(shard, request, false).await
     }
 
     /// Makes `primary` the first primary of a shard that never had one (`InitShardPrimary`).
-    pub async fn init_shard_primary(
-        &self,
-        _shard: &ShardId,
-        _primary: &TabletAlias,
-        _wait_replicas_timeout: Duration,
-    ) -> Outcome {
-        todo!()
+    pub async fn init_shard_primary(&self, shard: &ShardId, primary: &TabletAlias, wait_replicas_timeout: Duration) -> Outcome {
+        let request = Planned {
+            new_primary: Some(primary.clone()),
+            avoid_primary: None,
+            expected_primary: None,
+            wait_replicas_timeout,
+            tolerable_lag: None,
+            allow_cross_cell: true,
+            mode: Mode::Graceful,
+        };
+        self.own(shard, request, true).await
+    }
+
+    /// Runs an operation in a task that nobody cuts off. Dropping the returned future only tells it that the caller is gone.
+    async fn own(&self, shard: &ShardId, request: Planned, initial_only: bool) -> Outcome {
+        let cancel = CancellationToken::new();
+        let caller = cancel.clone().drop_guard();
+        let mut run = Run::new(self.clone(), shard.clone(), cancel);
+        let on_finished = self.on_finished.clone();
+        let task = self.tasks.spawn(async move {
+            let result = planned::planned(&mut run, request, initial_only).await;
+            let took = run.locked_at.map_or(Duration::ZERO, |locked| locked.elapsed());
+            match &result {
+                Ok(done) => {
+                    tracing::info!(shard = %run.shard, primary = %done.primary, branch = ?done.branch, ?took, "reparent done")
+                }
+                Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
+            }
+            let outcome = Outcome { events: run.events, result, took };
+            if let Some(call) = on_finished {
+                call(&run.shard, &outcome);
+            }
+            outcome
+        });
+        let outcome = task.await;
+        caller.disarm();
+        outcome.unwrap_or_else(|_| {
+            let result = Err(ReparentError::Stopping { shard: shard.clone() });
+            Outcome { events: Vec::new(), result, took: Duration::ZERO }
+        })
     }
 
     /// Points a tablet at the primary of its shard (`ReparentTablet`); answers the shard and that primary.
-    pub async fn reparent_tablet(&self, _alias: &TabletAlias) -> Result<(ShardId, TabletAlias), ReparentError> {
-        todo!()
+    pub async fn reparent_tablet(&self, alias: &TabletAlias) -> Result<(ShardId, TabletAlias), ReparentError> {
+        let record = self.topo.tablet(alias).await?.value;
+        let shard = ShardId::new(&record.keyspace, &record.shard).map_err(TopoError::from)?;
+        let mut run = Run::new(self.clone(), shard.clone(), CancellationToken::new());
+        run.lock(format!("ReparentTablet({alias})")).await?;
+        let pointed = run.point_at_primary(alias).await;
+        run.unlock().await;
+        pointed.map(|primary| (shard, primary))
     }
 
     /// Waits until no operation is under way, after which none can start; call it on shutdown, with a deadline around it.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+impl Run {
+    async fn point_at_primary(&mut self, alias: &TabletAlias) -> Result<TabletAlias, ReparentError> {
+        let declared = declared::Declared::read(self).await?;
+        let no = |reason: String| ReparentError::NotAReplica { alias: alias.clone(), reason };
+        let Some(record) = declared.tablet(alias) else {
+            return Err(no(format!("the topology does not list it for {}", self.shard)));
+        };
+        let Some(primary) = declared.primary.clone() else {
+            return Err(no(format!("{} has no primary; run PlannedReparentShard", self.shard)));
+        };
+        if primary == *alias {
+            return Err(no(format!("it is the primary of {}", self.shard)));
+        }
+        self.verify().await?;
+        let set = SetSource {
+            parent: &primary,
+            time_created_ns: 0,
+            force_start: false,
+            wait_position: "",
+            semi_sync: declared.semi_sync_replica(&primary, alias),
+            heartbeat_interval_s: 0.0,
+        };
+        let sent = self.hands.tablets.set_replication_source(record, set, self.short()).await;
+        sent.map_err(|source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" })?;
+        Ok(primary)
     }
 }

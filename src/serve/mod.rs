@@ -3,6 +3,7 @@
 pub mod grpc;
 mod http;
 mod listen;
+mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
+pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
@@ -102,6 +104,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
+        self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;

@@ -146,3 +146,45 @@ impl Drop for Measure {
         self.shared.metrics.grpc_request(&self.method, &format!("{:?}", self.code), self.started.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::BodyExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::pb;
+
+    async fn answer(path: &str, inner: fn() -> Response<Body>) -> (Response<Body>, String) {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let schema = DescriptorPool::decode(pb::DESCRIPTORS).unwrap();
+        let service = GuardLayer::new(metrics.clone(), &schema, 1)
+            .layer(service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(inner()) }));
+        let response = service.oneshot(Request::builder().uri(path).body(Body::empty()).unwrap()).await.unwrap();
+        (response, metrics.page().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_counted() {
+        let (response, page) = answer("/vtctlservice.Vtctld/GetShard", || panic!("the test says so")).await;
+        assert_eq!(code(&response), Code::Internal);
+        assert!(page.contains(r#"vtelector_grpc_requests_total{code="Internal",method="GetShard"} 1"#), "{page}");
+        assert!(page.contains("vtelector_grpc_requests_in_flight 0"));
+    }
+
+    #[tokio::test]
+    async fn a_success_has_no_code_before_its_body() {
+        let (response, page) = answer("/vtctlservice.Vtctld/GetShard", || Response::new(Body::empty())).await;
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+        assert!(page.contains(r#"vtelector_grpc_requests_total{code="Ok",method="GetShard"} 1"#), "{page}");
+    }
+
+    #[tokio::test]
+    async fn no_client_invents_a_label() {
+        let (response, page) = answer("/evil/\u{61}nything", || Status::unimplemented("").into_http()).await;
+        assert_eq!(code(&response), Code::Unimplemented);
+        assert!(page.contains(r#"{code="Unimplemented",method="other"} 1"#) && !page.contains("nything"), "{page}");
+    }
+}

@@ -1,0 +1,14 @@
+//! `vtelector serve` on a real etcd, with tablets that play a script. Needs the `etcd` program on the PATH.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../topo_etcd/server.rs"]
+#[allow(dead_code, reason = "shared with the tests of the topology")]
+mod etcd;
+mod fake;
+mod faults;
+mod process;
+mod records;
+mod tablets;
+mod tls;
+mod world;
