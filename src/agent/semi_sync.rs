@@ -103,7 +103,7 @@ impl SemiSync {
 
     /// Whether a commit on a source with these settings is acknowledged to its client only after a replica has it, always.
     fn is_fence(&self) -> bool {
-        self.source_enabled && self.timeout_ms >= TIMEOUT_MS && self.wait_no_replica && self.after_sync
+        self.source_enabled && self.source_status && self.timeout_ms >= TIMEOUT_MS && self.wait_no_replica && self.after_sync
     }
 }
 
@@ -146,6 +146,10 @@ pub async fn become_source(conn: &mut MysqlConn, acks: bool, deadline: Instant) 
     let (source, replica) = (names.source(), names.replica());
     if !acks {
         return switch(conn, &now, false, false, deadline).await;
+    }
+    if now.source_enabled && !now.source_status {
+        // Left on by a demotion, and fallen back to asynchronous since: only off and on brings it back without an acknowledgement.
+        source_off(conn, deadline).await?;
     }
     let sql = format!(
         "SET GLOBAL rpl_semi_sync_{source}_timeout = {TIMEOUT_MS}, GLOBAL rpl_semi_sync_{source}_wait_no_{replica} = ON, \
@@ -232,12 +236,13 @@ mod tests {
     fn only_an_unlimited_wait_before_the_engine_commits_is_a_fence() {
         let right = [
             ("rpl_semi_sync_source_enabled", "ON"),
+            ("rpl_semi_sync_source_status", "ON"),
             ("rpl_semi_sync_source_timeout", "1000000000000000000"),
             ("rpl_semi_sync_source_wait_no_replica", "ON"),
             ("rpl_semi_sync_source_wait_point", "AFTER_SYNC"),
         ];
         assert!(read(&right).is_fence());
-        let wrong = ["OFF", "10000", "OFF", "AFTER_COMMIT"];
+        let wrong = ["OFF", "OFF", "10000", "OFF", "AFTER_COMMIT"];
         for (at, value) in wrong.into_iter().enumerate() {
             let mut pairs = right;
             pairs[at].1 = value;
