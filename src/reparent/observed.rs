@@ -1,8 +1,8 @@
 //! What the tablets say of themselves before anything is changed.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
 
 use super::{ReparentError, declared::Declared, run::Run};
@@ -39,11 +39,11 @@ impl Observed {
     pub async fn ask(run: &mut Run, declared: &Declared, positions: bool) -> Result<Self, ReparentError> {
         let call = Call::read(run.remote());
         let tablets = &*run.hands.tablets;
-        let probes = declared
-            .tablets
-            .iter()
-            .map(|(alias, tablet)| (alias.clone(), declared.is_essential(alias), probe(tablets, tablet, positions, call)));
-        let observed = Self(gather(probes.collect()).await);
+        let mut probes = Vec::new();
+        for (alias, tablet) in &declared.tablets {
+            probes.push((alias.clone(), declared.is_essential(alias), probe(tablets, tablet, positions, call).boxed()));
+        }
+        let observed = Self(gather(probes).await);
         for alias in declared.tablets.keys() {
             match observed.unreached(alias) {
                 None => {}
@@ -139,7 +139,7 @@ async fn probe(tablets: &dyn TabletManager, tablet: &Tablet, positions: bool, ca
 }
 
 /// Waits for every answer that is needed, and then a moment for the others: what cannot matter is not waited for.
-pub(super) async fn gather<T, F: Future<Output = T>>(calls: Vec<(TabletAlias, bool, F)>) -> BTreeMap<TabletAlias, T> {
+pub(super) async fn gather<T>(calls: Vec<(TabletAlias, bool, BoxFuture<'_, T>)>) -> BTreeMap<TabletAlias, T> {
     let mut needed = calls.iter().filter(|(_, needed, _)| *needed).count();
     let mut calls: FuturesUnordered<_> =
         calls.into_iter().map(|(alias, needed, call)| async move { (alias, needed, call.await) }).collect();

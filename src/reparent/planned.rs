@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -18,7 +19,8 @@ use super::{
 use crate::{
     elect::{Elected, Status},
     mysql::Position,
-    tablet::{Call, SetSource, TabletErrorKind},
+    pb::topodata::Tablet,
+    tablet::{Call, SetSource, TabletError, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
 
@@ -211,8 +213,8 @@ impl Run {
         current: &TabletAlias,
         elect: &TabletAlias,
     ) -> Result<(), ReparentError> {
-        for stale in declared.stale_primaries(current).iter().filter(|alias| *alias != elect) {
-            let Some(record) = declared.tablet(stale) else { continue };
+        for stale in &declared.stale_primaries(current) {
+            let Some(record) = declared.tablet(stale).filter(|_| stale != elect) else { continue };
             self.verify().await?;
             self.warn(format!("{stale} is recorded as primary of an older term; making it read-only"));
             let sent = self.hands.tablets.demote_primary(record, false, self.short()).await;
@@ -282,21 +284,13 @@ impl Run {
 
     async fn demote_everybody(&mut self, declared: &Declared, elect: &TabletAlias, wait: Duration) -> Result<(), ReparentError> {
         let (tablets, call, read) = (self.hands.tablets.clone(), self.short(), Call::read(self.remote()));
-        let demotions = declared.tablets.iter().map(|(alias, record)| {
-            let tablets = &*tablets;
-            let demote = async move {
-                let executed = tablets.demote_primary(record, false, call).await?.position;
-                match tablets.replication_status(record, read).await {
-                    Ok(status) if !status.relay_log_position.is_empty() => Ok(status.relay_log_position),
-                    Ok(_) => Ok(executed),
-                    Err(error) if error.kind == TabletErrorKind::NotReplica => Ok(executed),
-                    Err(error) => Err(error),
-                }
-            };
-            (alias.clone(), declared.is_essential(alias), demote)
-        });
+        let mut demotions = Vec::new();
+        for (alias, record) in &declared.tablets {
+            let demotion = demote_and_read(&*tablets, record, call, read).boxed();
+            demotions.push((alias.clone(), declared.is_essential(alias), demotion));
+        }
         let mut positions = Vec::new();
-        for (alias, answer) in gather(demotions.collect()).await {
+        for (alias, answer) in gather(demotions).await {
             match answer {
                 Ok(text) => positions.push((alias.clone(), decode(&alias, &text)?)),
                 Err(source) if declared.is_essential(&alias) => {
@@ -371,6 +365,17 @@ impl Run {
                 ));
             }
         }
+    }
+}
+
+/// Makes a tablet read-only; all that it has received then.
+async fn demote_and_read(tablets: &dyn TabletManager, record: &Tablet, call: Call, read: Call) -> Result<String, TabletError> {
+    let executed = tablets.demote_primary(record, false, call).await?.position;
+    match tablets.replication_status(record, read).await {
+        Ok(status) if !status.relay_log_position.is_empty() => Ok(status.relay_log_position),
+        Ok(_) => Ok(executed),
+        Err(error) if error.kind == TabletErrorKind::NotReplica => Ok(executed),
+        Err(error) => Err(error),
     }
 }
 

@@ -75,9 +75,10 @@ impl Run {
             settled = Declared::read(self).await?;
             &settled
         };
-        let old_look = match old.as_ref().filter(|old| declared.current_primary() == Some(old)) {
-            Some(old) => Some(self.look(old).await?),
-            None => None,
+        let old_is_current = old.is_some() && declared.current_primary() == old.as_ref();
+        let old_look = match &old {
+            Some(old) if old_is_current => Some(self.look(old).await?),
+            _ => None,
         };
         let left = Leftover {
             stage: journal.stage,

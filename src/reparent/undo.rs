@@ -124,20 +124,23 @@ impl Run {
     }
 
     async fn start_io_of(&self, record: &Tablet) -> Result<(), TabletError> {
-        let tablets = &self.hands.tablets;
-        let runs = async || match tablets.replication_status(record, Call::read(self.remote())).await {
-            Ok(status) => Ok(status.io_state != STOPPED),
-            Err(error) if error.kind == TabletErrorKind::NotReplica => Ok(true),
-            Err(error) => Err(error),
-        };
-        let mut last = runs().await;
+        let mut last = self.io_runs(record).await;
         for _ in 0..UNDO_ATTEMPTS {
             if let Ok(true) = last {
                 return Ok(());
             }
-            let started = tablets.execute_fetch_as_dba(record, START_IO, 1, self.short()).await;
-            last = runs().await.and_then(|runs| if runs { Ok(true) } else { started.map(|_| false) });
+            let started = self.hands.tablets.execute_fetch_as_dba(record, START_IO, 1, self.short()).await;
+            last = self.io_runs(record).await.and_then(|runs| if runs { Ok(true) } else { started.map(|_| false) });
         }
         last.map(drop)
+    }
+
+    /// Whether the IO thread is not stopped; a tablet that is no replica has none to be started.
+    async fn io_runs(&self, record: &Tablet) -> Result<bool, TabletError> {
+        match self.hands.tablets.replication_status(record, Call::read(self.remote())).await {
+            Ok(status) => Ok(status.io_state != STOPPED),
+            Err(error) if error.kind == TabletErrorKind::NotReplica => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }

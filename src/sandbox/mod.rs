@@ -3,11 +3,14 @@
 //! `vtelector demo` shows it to a person; the integration tests drive it. Everything started here is owned: it ends, by its
 //! process id, when its owner is dropped, and also when the process that started it is killed.
 
+mod check;
+mod cluster;
 mod error;
 mod etcd;
 mod mysqld;
 mod process;
 mod tools;
+mod writer;
 
 use std::{
     fmt::Display,
@@ -19,11 +22,13 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use cluster::{Cluster, GLOBAL_ROOT, KEYSPACE, SHARD, Shape, Tablet};
 pub use error::SandboxError;
 pub use etcd::Etcd;
 pub use mysqld::{APP, DBA, Mysqld, REPLICATION};
 pub use process::{Process, Signal};
 pub use tools::Tools;
+pub use writer::{Ack, Move, Writers, lost, second_writers, write_gap};
 
 /// How often a condition is looked at: often enough not to be seen in a measurement of seconds, and cheap.
 const POLL: Duration = Duration::from_millis(10);
