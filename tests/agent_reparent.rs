@@ -1,4 +1,5 @@
 //! The agent's part of a reparent, on real MySQL and etcd.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
@@ -40,7 +41,9 @@ async fn a_planned_switch_moves_the_primary_without_the_second_that_semi_sync_co
         world.tablets.populate_reparent_journal(&elect, created_ns, "PlannedReparentShard", alias, &position, call).await
     };
     let (a, b, journal) = tokio::join!(world.try_follow(0, 1, created_ns), world.try_follow(2, 1, created_ns), journal);
-    (a.unwrap(), b.unwrap(), journal.unwrap());
+    a.unwrap();
+    b.unwrap();
+    journal.unwrap();
     println!("demotion {demotion:?}, promotion {promotion:?}, following {:?}", followed.elapsed());
     // Half of what MySQL needs for switching semi-sync off: that is not on this way.
     assert!(demotion < Duration::from_millis(500), "{demotion:?}");
@@ -51,10 +54,30 @@ async fn a_planned_switch_moves_the_primary_without_the_second_that_semi_sync_co
     assert_eq!((old.r#type(), elect.r#type()), (TabletType::Replica, TabletType::Primary));
     assert!(old.primary_term_start_time.is_none() && elect.primary_term_start_time.is_some());
     let old = world.tablets.full_status(&old, call).await.unwrap();
-    assert!(old.super_read_only && !old.semi_sync_primary_enabled && old.semi_sync_replica_status, "{old:?}");
+    assert!(old.super_read_only && old.semi_sync_replica_status, "{old:?}");
     assert_eq!(world.tablets.read_reparent_journal_info(&elect, call).await.unwrap(), 1);
     let again = world.tablets.populate_reparent_journal(&elect, created_ns, "x", &world.members[1].alias, &position, call).await;
     assert_eq!(again.unwrap_err().kind, TabletErrorKind::AlreadyDone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_primary_acknowledges_nothing_before_a_replica_follows_also_when_it_was_primary_before() {
+    let world = World::with_primary(2).await;
+    world.write(0, "CREATE DATABASE app").await.unwrap();
+    world.write(0, "CREATE TABLE app.t (id INT PRIMARY KEY)").await.unwrap();
+    for (round, (from, to)) in [(0, 1), (1, 0), (0, 1)].into_iter().enumerate() {
+        let (old, elect) = (world.record(from).await, world.record(to).await);
+        let demoted = world.tablets.demote_primary(&old, false, world.call()).await.unwrap();
+        world.tablets.wait_for_position(&elect, &demoted.position, world.call()).await.unwrap();
+        world.tablets.promote_replica(&elect, true, world.call()).await.unwrap();
+        let sql = format!("INSERT INTO app.t VALUES ({round})");
+        let write = world.write(to, &sql);
+        tokio::pin!(write);
+        let waiting = tokio::time::timeout(Duration::from_millis(200), &mut write).await;
+        assert!(waiting.is_err(), "round {round}: acknowledged to nobody's knowledge: {waiting:?}");
+        world.follow(from, to).await;
+        tokio::time::timeout(LIMIT, write).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The commands of the program: one file each.
 
-mod agent;
+pub mod agent;
 pub mod client;
 pub mod demo;
 mod logging;
@@ -10,10 +10,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{
-    agent::AgentSettings,
-    config::{self, ConfigError, ServeArgs},
-};
+use crate::config::{self, ConfigError, ServeArgs};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -30,7 +27,7 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
-    /// Run a tablet manager for a plain mysqld, which a vttablet would be too much for
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
     Agent(Box<agent::AgentArgs>),
     /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
     Demo(demo::DemoArgs),
@@ -57,12 +54,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Err(error) => usage(&error),
         },
-        Command::Agent(args) => {
-            match AgentSettings::try_from(&*args).and_then(|_| logging::start(args.log_format, &args.log_level)) {
-                Ok(()) => agent::run(&args),
-                Err(error) => usage(&error),
-            }
-        }
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
+            Err(error) => usage(&error),
+        },
         Command::Demo(args) => on_this_thread(demo::run(&args)),
         Command::Client(command) => on_this_thread(client::run(*command)),
     }
