@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod mysql;
 pub mod pb;
 pub mod reparent;
+pub mod sandbox;
 pub mod serve;
 pub mod tablet;
 pub mod topo;

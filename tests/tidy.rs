@@ -1,4 +1,5 @@
 //! Holds the sources to the rules of CONTRIBUTING.md, so that nobody has to argue about them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     fs,

@@ -11,8 +11,11 @@ use crate::{
 };
 
 /// After a planned demotion semi-sync's source side stays on that long, unless the server follows another or is primary again
-/// before. Long enough for a reparent, so that switching it off, which may hold MySQL's variables for a second, never falls into one.
-const SOURCE_OFF_DELAY: Duration = Duration::from_secs(10);
+/// before. Long enough for a reparent: switching it off may hold MySQL's variables for a second, and is never to fall into one.
+const OFF_DELAY_DEMOTED: Duration = Duration::from_secs(10);
+
+/// A server that follows another has no replicas any more: so much later MySQL has noticed, and switches it off at once.
+pub(super) const OFF_DELAY_FOLLOWING: Duration = Duration::from_secs(3);
 
 /// Limit of taking a demotion back whose own deadline is over.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,14 +43,14 @@ impl Agent {
         let before = Switches::read(&mut conn, deadline).await?;
         if force && !before.super_read_only {
             conn.exec("SET GLOBAL offline_mode = ON", deadline).await.map_err(AgentError::change)?;
-            semi_sync::source_off(&self.mysql, deadline).await?;
+            semi_sync::source_off(&mut conn, deadline).await?;
         }
         self.change(|state| state.writable = false);
         let done = self.close(&mut conn, before, deadline).await;
         match done {
             Ok(status) => {
                 if !force {
-                    self.source_off_later(action);
+                    self.source_off_later(action, OFF_DELAY_DEMOTED);
                 }
                 Ok(status)
             }
@@ -106,14 +109,15 @@ impl Agent {
     }
 
     /// Switches semi-sync's source side off some time from now, if nothing else has happened to this server by then.
-    fn source_off_later(self: &Arc<Self>, action: &mut Action) {
+    pub(super) fn source_off_later(self: &Arc<Self>, action: &mut Action, delay: Duration) {
+        cancel_source_off(action);
         let cancelled = self.shutdown.child_token();
         action.source_off = Some(cancelled.clone());
         let agent = self.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = sleep(SOURCE_OFF_DELAY) => {}
+                () = sleep(delay) => {}
             }
             let deadline = agent.own_deadline();
             let Ok(_action) = agent.lock(&Context { deadline, lock_revision: None }).await else { return };
@@ -121,7 +125,11 @@ impl Agent {
             if cancelled.is_cancelled() {
                 return;
             }
-            if let Err(error) = semi_sync::source_off(&agent.mysql, deadline).await {
+            let off = async {
+                let mut conn = agent.mysql.conn(deadline).await?;
+                semi_sync::source_off(&mut conn, deadline).await
+            };
+            if let Err(error) = off.await {
                 tracing::warn!(%error, "semi-sync's source side could not be switched off after the demotion");
             }
         });

@@ -22,21 +22,21 @@ impl Agent {
         let deadline = context.deadline;
         let mut conn = self.mysql.conn(deadline).await?;
         semi_sync::check(&mut conn, acks, deadline).await?;
-        // Reading the terms needs no MySQL and leaving replication no topology: together they take the longer of the two.
-        let (left, term) = tokio::join!(self.leave_replication(&mut conn, deadline), self.next_term());
-        left?;
-        let term = term?;
-        conn.exec("FLUSH BINARY LOGS", deadline).await.map_err(AgentError::change)?;
+        // Reading the terms needs no MySQL and stopping replication no topology: together they take the longer of the two.
+        let (stopped, term) = tokio::join!(replication::stop(&mut conn, deadline), self.next_term());
+        let (had_source, term) = (stopped?, term?);
         let position = replication::executed(&mut conn, deadline).await?;
         semi_sync::become_source(&mut conn, acks, deadline).await?;
         self.record_primary(term, deadline).await?;
         self.make_writable(&mut conn, deadline).await?;
         tracing::info!(%position, acks, "promoted: this server is the primary now");
+        if had_source {
+            // Last, because it syncs files, which clients need not wait for. A stopped source harms nobody.
+            if let Err(error) = conn.exec("RESET REPLICA ALL", deadline).await {
+                tracing::warn!(%error, "promoted, but the former source could not be forgotten");
+            }
+        }
         Ok(position)
-    }
-
-    async fn leave_replication(&self, conn: &mut MysqlConn, deadline: Instant) -> Result<(), AgentError> {
-        replication::forget_source(conn, deadline).await
     }
 
     /// InitPrimary: the first primary of an empty shard. Semi-sync is set after the journal's table is made, because no replica is
@@ -49,7 +49,7 @@ impl Agent {
         semi_sync::check(&mut conn, acks, deadline).await?;
         replication::forget_source(&mut conn, deadline).await?;
         let term = self.next_term().await?;
-        semi_sync::source_off(&self.mysql, deadline).await?;
+        semi_sync::source_off(&mut conn, deadline).await?;
         for sql in ["SET GLOBAL read_only = ON", "SET GLOBAL super_read_only = OFF"] {
             conn.exec(sql, deadline).await.map_err(AgentError::change)?;
         }

@@ -176,17 +176,25 @@ pub async fn wait_for(conn: &mut MysqlConn, wanted: &GtidSet, deadline: Instant)
     }
 }
 
-/// Leaves replication for good: everything received is executed first, because forgetting the source deletes the relay log,
-/// which may hold the only copy of what this server acknowledged.
+/// Leaves replication for good: see [`stop`].
 pub async fn forget_source(conn: &mut MysqlConn, deadline: Instant) -> Result<(), AgentError> {
-    let Some(before) = status(conn, deadline).await? else { return Ok(()) };
+    if stop(conn, deadline).await? {
+        conn.exec("RESET REPLICA ALL", deadline).await.map_err(AgentError::change)?;
+    }
+    Ok(())
+}
+
+/// Stops both threads, after everything received is executed: forgetting the source afterwards deletes the relay log, which may hold
+/// the only copy of what this server acknowledged. Returns whether there was a source.
+pub async fn stop(conn: &mut MysqlConn, deadline: Instant) -> Result<bool, AgentError> {
+    let Some(before) = status(conn, deadline).await? else { return Ok(false) };
     if before.status.io_state != STOPPED {
         conn.exec("STOP REPLICA IO_THREAD", deadline).await.map_err(AgentError::change)?;
     }
-    let Some(now) = status(conn, deadline).await? else { return Ok(()) };
+    let Some(now) = status(conn, deadline).await? else { return Ok(false) };
     apply_relay_log(conn, &now, deadline).await?;
     conn.exec("STOP REPLICA", deadline).await.map_err(AgentError::change)?;
-    conn.exec("RESET REPLICA ALL", deadline).await.map_err(AgentError::change)
+    Ok(true)
 }
 
 async fn apply_relay_log(conn: &mut MysqlConn, now: &ReplicaStatus, deadline: Instant) -> Result<(), AgentError> {

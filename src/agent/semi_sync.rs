@@ -1,17 +1,12 @@
 //! Semi-synchronous replication: reading it, and setting it so that it is a fence (safety.md sections 5 and 12).
 
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::AgentError;
-use crate::mysql::conn::{Mysql, MysqlConn, MysqlError};
+use crate::mysql::conn::{MysqlConn, MysqlError};
 
 /// A timeout that never falls back to asynchronous replication; the value that Vitess's own configuration uses.
 const TIMEOUT_MS: u64 = 1_000_000_000_000_000_000;
-
-/// How long switching the source side off may take before it is taken to sit in its poll. Without replicas it takes half a millisecond.
-const NUDGE_AFTER: Duration = Duration::from_millis(5);
 
 /// MySQL renamed plugins and variables in 8.0.26; either may be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +103,7 @@ impl SemiSync {
 
     /// Whether a commit on a source with these settings is acknowledged to its client only after a replica has it, always.
     fn is_fence(&self) -> bool {
-        self.source_enabled && self.timeout_ms >= TIMEOUT_MS && self.wait_no_replica && self.after_sync
+        self.source_enabled && self.source_status && self.timeout_ms >= TIMEOUT_MS && self.wait_no_replica && self.after_sync
     }
 }
 
@@ -152,6 +147,10 @@ pub async fn become_source(conn: &mut MysqlConn, acks: bool, deadline: Instant) 
     if !acks {
         return switch(conn, &now, false, false, deadline).await;
     }
+    if now.source_enabled && !now.source_status {
+        // Left on by a demotion, and fallen back to asynchronous since: only off and on brings it back without an acknowledgement.
+        source_off(conn, deadline).await?;
+    }
     let sql = format!(
         "SET GLOBAL rpl_semi_sync_{source}_timeout = {TIMEOUT_MS}, GLOBAL rpl_semi_sync_{source}_wait_no_{replica} = ON, \
          GLOBAL rpl_semi_sync_{source}_wait_point = 'AFTER_SYNC', GLOBAL rpl_semi_sync_{source}_enabled = ON, GLOBAL rpl_semi_sync_{replica}_enabled = ON"
@@ -165,7 +164,7 @@ pub async fn become_source(conn: &mut MysqlConn, acks: bool, deadline: Instant) 
     }
 }
 
-/// Prepares a server for following: replica side as told. The source side is left to [`source_off`].
+/// Prepares a server for following: replica side as told. The source side is left to [`release`] and [`source_off`].
 pub async fn become_replica(conn: &mut MysqlConn, acks: bool, deadline: Instant) -> Result<(), AgentError> {
     let now = SemiSync::read(conn, deadline).await?;
     if now.names.is_none() && acks {
@@ -194,28 +193,21 @@ async fn switch(conn: &mut MysqlConn, now: &SemiSync, source: bool, replica: boo
     conn.exec(&format!("SET {}", set.join(", ")), deadline).await.map_err(AgentError::change)
 }
 
-/// Switches the source side off. MySQL's acknowledgement receiver sits in a poll of up to a second, holding the lock of all
-/// system variables meanwhile; it wakes when the connection of any replica closes, so one of them is closed from a second connection.
-/// That replica connects again, or is about to follow another source anyway. Nobody may need this server's acknowledgements any more.
-pub async fn source_off(mysql: &Mysql, deadline: Instant) -> Result<(), AgentError> {
-    let mut conn = mysql.conn(deadline).await?;
-    let now = SemiSync::read(&mut conn, deadline).await?;
-    if !now.source_enabled {
-        return Ok(());
-    }
-    let mut nudge = mysql.conn(deadline).await?;
-    let sql = "SELECT processlist_id FROM performance_schema.threads WHERE processlist_command LIKE 'Binlog Dump%' LIMIT 1";
-    let replica = nudge.query(sql, deadline).await?.first().and_then(|row| row.at(0));
-    let off = switch(&mut conn, &now, false, now.replica_enabled, deadline);
-    tokio::pin!(off);
-    if let Ok(done) = timeout(NUDGE_AFTER, &mut off).await {
-        return done;
-    }
-    if let Some(replica) = replica {
-        // Gone meanwhile (errno 1094) is as good.
-        let _ = nudge.exec(&format!("KILL {replica}"), deadline).await;
-    }
-    off.await
+/// Makes the source side harmless for a server that follows another, at once: a commit of its SQL thread waits for an acknowledgement
+/// for a millisecond, once, and never again. Switching it off for good is left to [`source_off`], which may take MySQL a second.
+pub async fn release(conn: &mut MysqlConn, deadline: Instant) -> Result<bool, AgentError> {
+    let now = SemiSync::read(conn, deadline).await?;
+    let Some(names) = now.names.filter(|_| now.source_enabled) else { return Ok(false) };
+    let sql = format!("SET GLOBAL rpl_semi_sync_{}_timeout = 1", names.source());
+    conn.exec(&sql, deadline).await.map_err(AgentError::change)?;
+    Ok(true)
+}
+
+/// Switches the source side off. While replicas are connected, or have left within the last second, MySQL's acknowledgement receiver
+/// sits in a poll of up to a second, and holds the lock of all system variables meanwhile; otherwise it is done at once.
+pub async fn source_off(conn: &mut MysqlConn, deadline: Instant) -> Result<(), AgentError> {
+    let now = SemiSync::read(conn, deadline).await?;
+    switch(conn, &now, false, now.replica_enabled, deadline).await
 }
 
 #[cfg(test)]
@@ -244,12 +236,13 @@ mod tests {
     fn only_an_unlimited_wait_before_the_engine_commits_is_a_fence() {
         let right = [
             ("rpl_semi_sync_source_enabled", "ON"),
+            ("rpl_semi_sync_source_status", "ON"),
             ("rpl_semi_sync_source_timeout", "1000000000000000000"),
             ("rpl_semi_sync_source_wait_no_replica", "ON"),
             ("rpl_semi_sync_source_wait_point", "AFTER_SYNC"),
         ];
         assert!(read(&right).is_fence());
-        let wrong = ["OFF", "10000", "OFF", "AFTER_COMMIT"];
+        let wrong = ["OFF", "OFF", "10000", "OFF", "AFTER_COMMIT"];
         for (at, value) in wrong.into_iter().enumerate() {
             let mut pairs = right;
             pairs[at].1 = value;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Action, Agent, AgentError, Context,
+    demote::OFF_DELAY_FOLLOWING,
     promote::cancel_source_off,
     replication::{self, RUNNING, Source},
     semi_sync,
@@ -57,8 +58,10 @@ impl Agent {
         let before = replication::status(&mut conn, deadline).await?;
         let run = request.force_start_replication || before.as_ref().is_none_or(|b| b.io_healthy() || b.sql_healthy());
         self.refuse_errant(&mut conn, &parent, &record, context).await?;
-        // Off before the SQL thread starts: with the source side on, its commits would wait for acknowledgements of their own.
-        semi_sync::source_off(&self.mysql, deadline).await?;
+        // Before the SQL thread starts: with the source side on, its commits would wait for acknowledgements of their own.
+        if semi_sync::release(&mut conn, deadline).await? {
+            self.source_off_later(action, OFF_DELAY_FOLLOWING);
+        }
         semi_sync::become_replica(&mut conn, request.semi_sync, deadline).await?;
         let source = Source {
             host: &record.mysql_hostname,

@@ -268,7 +268,7 @@ mod tests {
         use TabletType::{Primary, Replica};
         let me = tablet(1, Primary, Some(10));
         let ask = |shard: &Shard, others: &[Tablet]| {
-            let all = tablets(&[&[me.clone()], others].concat());
+            let all = tablets(&[std::slice::from_ref(&me), others].concat());
             may_become_writable(&alias(1), Some(&at(10)), shard, &all)
         };
         assert_eq!(ask(&shard(1, 10), &[tablet(2, Replica, None), tablet(3, Primary, Some(9))]), Ok(()));

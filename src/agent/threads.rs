@@ -133,8 +133,8 @@ impl Agent {
             let text = "this server is a writable primary: demote it before its GTID history is wiped".to_owned();
             return Err(AgentError::Precondition(text));
         }
-        semi_sync::source_off(&self.mysql, deadline).await?;
         let mut conn = self.mysql.conn(deadline).await?;
+        semi_sync::source_off(&mut conn, deadline).await?;
         semi_sync::become_replica(&mut conn, false, deadline).await?;
         for sql in ["STOP REPLICA", "RESET REPLICA ALL", wipe_gtids(conn.version())] {
             conn.exec(sql, deadline).await.map_err(AgentError::change)?;

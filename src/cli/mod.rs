@@ -1,7 +1,8 @@
 //! The commands of the program: one file each.
 
-mod agent;
+pub mod agent;
 pub mod client;
+pub mod demo;
 mod logging;
 mod serve;
 
@@ -9,10 +10,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{
-    agent::AgentSettings,
-    config::{self, ConfigError, ServeArgs},
-};
+use crate::config::{self, ConfigError, ServeArgs};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -29,8 +27,10 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
-    /// Run a tablet manager for a plain mysqld, which a vttablet would be too much for
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
     Agent(Box<agent::AgentArgs>),
+    /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
+    Demo(demo::DemoArgs),
     #[command(flatten)]
     Client(Box<client::ClientCommand>),
 }
@@ -54,19 +54,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Err(error) => usage(&error),
         },
-        Command::Agent(args) => {
-            match AgentSettings::try_from(&*args).and_then(|_| logging::start(args.log_format, &args.log_level)) {
-                Ok(()) => agent::run(&args),
-                Err(error) => usage(&error),
-            }
-        }
-        Command::Client(command) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(client::run(*command)),
-            Err(error) => {
-                eprintln!("error: cannot start the runtime: {error}");
-                ExitCode::FAILURE
-            }
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
+            Err(error) => usage(&error),
         },
+        Command::Demo(args) => on_this_thread(demo::run(&args)),
+        Command::Client(command) => on_this_thread(client::run(*command)),
+    }
+}
+
+fn on_this_thread(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -86,7 +89,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut command = Cli::command();
     command.build();
     let mut args = args.into_iter();
-    let mut line: Vec<OsString> = args.by_ref().take(2).collect();
+    let mut line: Vec<OsString> = args.by_ref().take(1).collect();
+    let leading = leading_flags(&mut args, &mut line);
+    let args = leading.into_iter().chain(args);
     let mut ignored = Vec::new();
     if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
         let accept_foreign = subcommand.get_name() == "serve";
@@ -98,6 +103,23 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
     Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
+}
+
+/// vtctldclient's users write `--server HOST:PORT` before the command: such flags are taken out, up to the command, which goes to `line`.
+fn leading_flags(args: &mut impl Iterator<Item = OsString>, line: &mut Vec<OsString>) -> Vec<OsString> {
+    let mut leading = Vec::new();
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        if !text.starts_with('-') || matches!(&*text, "-h" | "--help" | "-V" | "--version") {
+            line.push(arg);
+            break;
+        }
+        leading.push(arg);
+        if !text.contains('=') && text.trim_start_matches('-') != "json" {
+            leading.extend(args.next());
+        }
+    }
+    leading
 }
 
 #[cfg(test)]
@@ -116,6 +138,21 @@ mod tests {
         let Command::Client(command) = cli.command else { panic!("not a call") };
         assert!(matches!(*command, client::ClientCommand::PlannedReparentShard(_)));
         assert!(parse(["vtelector", "get-tablet", "zone1"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_before_the_command() {
+        for line in ["--server h:1 --json GetTablets", "-server=h:1 --json GetTablets", "GetTablets --server h:1 --json"] {
+            let (cli, _) = parse(format!("vtelector {line}").split(' ').map(OsString::from)).unwrap();
+            let Command::Client(command) = cli.command else { panic!("not a call") };
+            assert!(
+                format!("{command:?}").contains("server: \"h:1\"") && format!("{command:?}").contains("json: true"),
+                "{command:?}"
+            );
+        }
+        let Err(Usage::Clap(version)) = parse(["vtelector", "--version"].map(OsString::from)) else { panic!("no version") };
+        assert_eq!(version.kind(), clap::error::ErrorKind::DisplayVersion);
+        assert!(parse(["vtelector", "--server"].map(OsString::from)).is_err());
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl TryFrom<&TopoArgs> for TopoSettings {
         }
         Ok(Self {
             global_server_address: endpoints(&args.topo_global_server_address)?,
-            global_root: absolute("topo-global-root", &args.topo_global_root, "/vitess/global")?,
+            global_root: global_root(&args.topo_global_root)?,
             tls: cert.map(|files| TopoTls { cert: files.cert, key: files.key, ca }),
             lease_ttl: lease_ttl(args.topo_etcd_lease_ttl)?,
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
@@ -228,6 +228,15 @@ fn endpoints(addresses: &str) -> Result<String, ConfigError> {
         }
     }
     Ok(addresses.to_owned())
+}
+
+/// Vitess takes any root that is not empty, also one without a slash in front, which stays without.
+fn global_root(root: &str) -> Result<String, ConfigError> {
+    match root {
+        "" => Err(ConfigError::new("topo-global-root", "", "the root of the global topology is missing", "use /vitess/global")),
+        "/" => Ok(root.to_owned()),
+        _ => Ok(root.trim_end_matches('/').to_owned()),
+    }
 }
 
 fn absolute(flag: &str, path: &str, example: &str) -> Result<String, ConfigError> {

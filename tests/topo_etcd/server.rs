@@ -70,8 +70,11 @@ impl Etcd {
         }
     }
 
+    /// The last lines that etcd wrote.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
     pub fn kv(&self) -> EtcdKv {
@@ -96,10 +99,21 @@ impl Etcd {
         etcd_client::Client::connect([&self.address], None).await.unwrap()
     }
 
-    /// Sends a signal such as `STOP` or `CONT`.
+    /// Sends `STOP` or `CONT` and waits until all threads have obeyed: they go on for a moment.
     pub async fn signal(&self, signal: &str) {
         let pid = self.process.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args([format!("-{signal}"), pid]).status().await.unwrap().success());
+        assert!(Command::new("kill").args([format!("-{signal}"), pid.clone()]).status().await.unwrap().success());
+        let stopped = |thread: std::fs::DirEntry| {
+            // The state stands after the name, which is in parentheses.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().any(|thread| stopped(thread.unwrap()) != (signal == "STOP"))
+        {
+            assert!(Instant::now() < deadline, "etcd does not obey SIG{signal}");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub async fn kill(&mut self) {

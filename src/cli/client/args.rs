@@ -105,7 +105,7 @@ pub struct AddCell {
     #[arg(value_name = "CELL")]
     pub cell: String,
     /// Root of the cell's topology in its etcd
-    #[arg(long, short, value_name = "PATH", default_value = "")]
+    #[arg(long, short, value_name = "PATH")]
     pub root: String,
     /// Endpoints of the cell's etcd: host:port, with commas between
     #[arg(long, short = 'a', value_name = "HOST:PORT,...", default_value = "")]
@@ -127,6 +127,18 @@ pub struct CreateKeyspace {
     /// Schema of Vitess's own tables on each server
     #[arg(long, value_name = "NAME", default_value = "_vt")]
     pub sidecar_db_name: String,
+    /// Accepted for vtctldclient's users: no VSchema is written here, the first tablet of the keyspace does that
+    #[arg(long, short = 'e')]
+    pub allow_empty_vschema: bool,
+    /// normal, or snapshot: the state of another keyspace at a time
+    #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true, default_value = "normal")]
+    pub kind: KeyspaceType,
+    /// The keyspace that a snapshot is taken of
+    #[arg(long, value_name = "KEYSPACE", default_value = "", required_if_eq("kind", "snapshot"))]
+    pub base_keyspace: String,
+    /// When the snapshot was taken, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", required_if_eq("kind", "snapshot"))]
+    pub snapshot_timestamp: Option<jiff::Timestamp>,
 }
 
 /// A new shard.
@@ -159,7 +171,7 @@ pub struct GetTablets {
     #[arg(long, short = 't', value_name = "ALIAS", value_delimiter = ',')]
     pub tablet_alias: Vec<TabletAlias>,
     /// Only this type
-    #[arg(long, value_name = "TYPE", value_enum)]
+    #[arg(long, value_name = "TYPE", value_enum, ignore_case = true)]
     pub tablet_type: Option<TabletType>,
     /// Fail when any cell cannot be read
     #[arg(long)]
@@ -215,7 +227,6 @@ pub struct SetDurability {
 
 /// Automatic emergency reparents on or off.
 #[derive(Debug, Clone, Args)]
-#[group(id = "switch", required = true, multiple = false, args = ["enable", "disable"])]
 pub struct SetEmergency {
     /// Name of the keyspace
     #[arg(value_name = "KEYSPACE")]
@@ -224,7 +235,7 @@ pub struct SetEmergency {
     #[arg(value_name = "SHARD", default_value = "")]
     pub shard: String,
     /// Allow them
-    #[arg(long, short)]
+    #[arg(long, short, required_unless_present = "disable", conflicts_with = "disable")]
     pub enable: bool,
     /// Forbid them
     #[arg(long, short)]
@@ -254,6 +265,24 @@ pub struct ValidateShard {
     /// Ask each tablet whether it answers, too
     #[arg(long, short)]
     pub ping_tablets: bool,
+}
+
+/// Vitess's keyspace types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyspaceType {
+    /// Takes writes
+    Normal,
+    /// The state of another keyspace at a time
+    Snapshot,
+}
+
+impl From<KeyspaceType> for topodata::KeyspaceType {
+    fn from(kind: KeyspaceType) -> Self {
+        match kind {
+            KeyspaceType::Normal => Self::Normal,
+            KeyspaceType::Snapshot => Self::Snapshot,
+        }
+    }
 }
 
 /// Vitess's tablet types.

@@ -84,7 +84,10 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
                 force: with.own.force,
                 durability_policy: with.own.durability_policy,
                 sidecar_db_name: with.own.sidecar_db_name,
-                ..Default::default()
+                allow_empty_v_schema: with.own.allow_empty_vschema,
+                r#type: topodata::KeyspaceType::from(with.own.kind).into(),
+                base_keyspace: with.own.base_keyspace,
+                snapshot_time: with.own.snapshot_timestamp.map(time),
             })
         }
         Command::CreateShard(with) => Ready::CreateShard(v::CreateShardRequest {
@@ -195,12 +198,14 @@ fn prepare_other(command: Command) -> Ready {
     }
 }
 
-/// Sends the request and puts the answer into words.
-pub async fn send(mut client: VtctldClient<Channel>, ready: Ready) -> Result<Answer, ClientError> {
+/// Sends the request and puts the answer into words. The server is told how long we wait.
+pub async fn send(mut client: VtctldClient<Channel>, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     macro_rules! ask {
-        ($rpc:ident, $request:expr) => {
-            client.$rpc(Request::new($request)).await?.into_inner()
-        };
+        ($rpc:ident, $request:expr) => {{
+            let mut request = Request::new($request);
+            request.set_timeout(left);
+            client.$rpc(request).await?.into_inner()
+        }};
     }
     /// Calls whose answer is empty or not worth a table of its own: the words say what was done.
     macro_rules! done {
@@ -264,12 +269,19 @@ pub async fn send(mut client: VtctldClient<Channel>, ready: Ready) -> Result<Ans
             done!(set_vtorc_emergency_reparent, r, format!("{}{shard}: automatic emergency reparents are {state}", r.keyspace))
         }
         Ready::GetTopologyPath(r) => shown!(get_topology_path, r),
-        Ready::ValidateShard(r) => shown!(validate_shard, r),
+        Ready::ValidateShard(r) => {
+            let answer = ask!(validate_shard, r);
+            Answer { finding: !answer.results.is_empty(), ..Answer::new(&answer, show::validate_shard(&answer)) }
+        }
     })
 }
 
 fn some(alias: &TabletAlias) -> Option<topodata::TabletAlias> {
     Some(alias.into())
+}
+
+fn time(stamp: jiff::Timestamp) -> vttime::Time {
+    vttime::Time { seconds: stamp.as_second(), nanoseconds: stamp.subsec_nanosecond() }
 }
 
 fn duration(duration: Duration) -> vttime::Duration {

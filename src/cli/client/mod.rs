@@ -4,11 +4,15 @@ mod args;
 mod call;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Subcommand;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use tokio::time::Instant;
 use tonic::{
     Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -178,6 +182,14 @@ pub enum ClientError {
         /// How long we waited.
         timeout: Duration,
     },
+    /// The connection was there and broke. What was asked may be done.
+    #[error("the connection to {server} broke: {reason}; what was asked may have been carried out: look before repeating it")]
+    Lost {
+        /// What was called.
+        server: String,
+        /// What the connection said.
+        reason: String,
+    },
     /// The server refused or failed.
     #[error("{:?}: {}", .0.code(), .0.message())]
     Refused(#[from] Status),
@@ -191,11 +203,13 @@ pub struct Answer {
     words: String,
     name: String,
     bytes: Vec<u8>,
+    /// Whether the answer says that something is wrong: scripts see it by the exit code.
+    finding: bool,
 }
 
 impl Answer {
     fn new<M: Message + Name>(message: &M, words: impl Into<String>) -> Self {
-        Self { words: words.into(), name: M::full_name(), bytes: message.encode_to_vec() }
+        Self { words: words.into(), name: M::full_name(), bytes: message.encode_to_vec(), finding: false }
     }
 
     fn json(&self) -> Result<String, ClientError> {
@@ -203,7 +217,8 @@ impl Answer {
         let pool = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| print(e.to_string()))?;
         let kind = pool.get_message_by_name(&self.name).ok_or_else(|| print(format!("{} is not described", self.name)))?;
         let message = DynamicMessage::decode(kind, self.bytes.as_slice()).map_err(|e| print(e.to_string()))?;
-        let names = SerializeOptions::new().use_proto_field_name(true);
+        // As vtctldclient prints it: the proto's names, and what is false, zero or empty as well: a script finds the field.
+        let names = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
         let value = message.serialize_with_options(serde_json::value::Serializer, &names).map_err(|e| print(e.to_string()))?;
         serde_json::to_string_pretty(&value).map_err(|e| print(e.to_string()))
     }
@@ -212,17 +227,17 @@ impl Answer {
 /// Runs one command and prints its answer. Exit code 0, 1 (it failed), or 2 (the arguments cannot be).
 pub async fn run(command: ClientCommand) -> ExitCode {
     let connection = call::connection(&command).clone();
-    let printed = match answer(&connection, command).await {
-        Ok(answer) if connection.json => answer.json(),
-        Ok(answer) => Ok(answer.words.trim_end().to_owned()),
-        Err(error) => Err(error),
-    };
+    let printed = answer(&connection, command).await.and_then(|answer| {
+        let text = if connection.json { answer.json()? } else { answer.words.trim_end().to_owned() };
+        Ok((text, answer.finding))
+    });
     match printed {
-        Ok(text) => {
+        Ok((text, finding)) => {
             if !text.is_empty() {
-                println!("{text}");
+                // A reader that has gone away, as `head` does, is no failure of the call.
+                let _ = writeln!(std::io::stdout(), "{text}");
             }
-            ExitCode::SUCCESS
+            if finding { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -234,13 +249,22 @@ pub async fn run(command: ClientCommand) -> ExitCode {
 async fn answer(connection: &Connection, command: ClientCommand) -> Result<Answer, ClientError> {
     let request = call::prepare(command)?;
     let timeout = connection.timeout.0;
+    let begun = Instant::now();
     let late = || ClientError::Timeout { server: connection.server.clone(), timeout };
     let work = async {
         let channel = connect(connection).await?;
         let client = pb::vtctlservice::vtctld_client::VtctldClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        call::send(client, request).await
+        call::send(client, request, timeout.saturating_sub(begun.elapsed())).await
     };
-    tokio::time::timeout(timeout, work).await.map_err(|_| late())?
+    match tokio::time::timeout(timeout, work).await.map_err(|_| late())? {
+        // A status with a cause is the transport's, not the server's.
+        Err(ClientError::Refused(status)) => Err(match status.source() {
+            None => ClientError::Refused(status),
+            Some(cause) if causes(cause).any(|cause| cause.is::<tonic::TimeoutExpired>()) => late(),
+            Some(cause) => ClientError::Lost { server: connection.server.clone(), reason: whole(cause) },
+        }),
+        result => result,
+    }
 }
 
 async fn connect(connection: &Connection) -> Result<Channel, ClientError> {
@@ -249,9 +273,7 @@ async fn connect(connection: &Connection) -> Result<Channel, ClientError> {
     let failed = |reason: String| ClientError::Connect { server: connection.server.clone(), reason };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", connection.server))
         .map_err(|_| ClientError::Usage(format!("--server {:?} is no address; write HOST:PORT", connection.server)))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        // The server learns the deadline from this; ours above also covers connecting.
-        .timeout(connection.timeout.0);
+        .connect_timeout(CONNECT_TIMEOUT);
     if let Some(tls) = tls {
         endpoint = endpoint.tls_config(tls).map_err(|e| failed(whole(&e)))?;
     }
@@ -277,13 +299,14 @@ fn tls(connection: &Connection) -> Result<Option<ClientTlsConfig>, ClientError> 
     Ok(Some(tls))
 }
 
+/// An error and what lies beneath it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// An error with all its causes: the transport's own words name none.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+fn whole(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }
