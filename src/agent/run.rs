@@ -1,6 +1,10 @@
 //! Wiring: from settings to a running agent, and its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -127,19 +131,24 @@ pub async fn start(
         action: Mutex::new(Action { fence, source_off: None }),
         unpublished: Notify::new(),
         unsettled: Notify::new(),
+        closed_at_start: AtomicBool::new(false),
         health_wanted: Notify::new(),
         tasks: TaskTracker::new(),
         shutdown,
     });
+    // Before the first call is served: a call that makes this server writable is not to be overtaken by this.
+    if let Err(error) = agent.close_after_start().await {
+        tracing::warn!(%error, "this server cannot be made read-only yet; trying again");
+    }
     serve(&agent, listener)?;
-    agent.tasks.spawn(supervise::run(agent.clone(), Some(conn)));
+    agent.tasks.spawn(supervise::run(agent.clone(), conn));
     agent.tasks.spawn(settle::run(agent.clone()));
     agent.tasks.spawn(shard_sync::run(agent.clone()));
     agent.tasks.spawn(publisher(agent.clone()));
     Ok(Running { agent, grpc })
 }
 
-/// Waits for the server and checks that it can be managed at all. Read-only from here on.
+/// Waits for the server and checks that it can be managed at all.
 async fn find_server(mysql: &Mysql, settings: &AgentSettings) -> Result<(MysqlConn, u16), RunError> {
     let mut told = false;
     let mut conn = loop {

@@ -1,5 +1,6 @@
 //! A shard on real etcd and real mysqld, each server with an agent in this process, called over gRPC.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so here")]
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
