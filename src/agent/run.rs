@@ -21,6 +21,7 @@ use super::{
 use crate::{
     mysql::conn::{Mysql, MysqlConn, MysqlError},
     pb::{self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer},
+    serve::listen,
     tablet::TabletManager,
     topo::{Topo, TopoError},
 };
@@ -68,6 +69,9 @@ pub enum RunError {
     /// Registering failed.
     #[error("{0}")]
     Register(#[from] AgentError),
+    /// A certificate, key or authority cannot be used.
+    #[error("{0}; see --grpc-cert, --grpc-key, --grpc-ca")]
+    Tls(String),
     /// The descriptors for reflection cannot be read.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -191,7 +195,12 @@ fn serve(agent: &Arc<Agent>, listener: TcpListener) -> Result<(), RunError> {
     let manager = TabletManagerServer::new(TabletManagerService(agent.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let router = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = &agent.settings.grpc_tls {
+        let tls = listen::tls(tls).map_err(|error| RunError::Tls(error.to_string()))?;
+        server = server.tls_config(tls).map_err(|error| RunError::Tls(error.to_string()))?;
+    }
+    let router = server
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .add_service(manager)
         .add_service(QueryServer::new(HealthService(agent.clone())))

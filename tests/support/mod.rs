@@ -93,6 +93,7 @@ impl World {
             tags: [("rack".to_owned(), "r1".to_owned())].into(),
             hostname: "127.0.0.1".to_owned(),
             grpc: "127.0.0.1:0".parse().unwrap(),
+            grpc_tls: None,
             mysql: MysqlSettings {
                 address: MysqlAddress::Socket(member.mysqld.socket()),
                 user: DBA.to_owned(),
