@@ -60,6 +60,24 @@ pub enum Mode {
     Abrupt,
 }
 
+/// Metadata of a `PlannedReparentShard` call in which a caller may ask for a [`Mode`] by its name; vtctld has no field for it.
+pub const MODE_KEY: &str = "vtelector-mode";
+
+impl Mode {
+    /// Its name in [`MODE_KEY`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Graceful => "graceful",
+            Self::Abrupt => "abrupt",
+        }
+    }
+
+    /// The mode of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Graceful, Self::Abrupt].into_iter().find(|mode| mode.name() == name)
+    }
+}
+
 /// What is asked of a planned reparent; the fields are those of `PlannedReparentShardRequest`.
 #[derive(Debug, Clone)]
 pub struct Planned {

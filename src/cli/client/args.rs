@@ -79,6 +79,9 @@ pub struct PlannedReparent {
     /// Let a tablet of another cell be elected
     #[arg(long)]
     pub allow_cross_cell_promotion: bool,
+    /// Make the old primary read-only at once: its open transactions fail instead of being waited for. Only vtelector knows this
+    #[arg(long)]
+    pub abrupt: bool,
 }
 
 /// The first primary.

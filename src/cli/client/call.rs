@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use tonic::{Request, transport::Channel};
+use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 use super::{Answer, ClientCommand as Command, ClientError, Connection, show};
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
+    reparent::{MODE_KEY, Mode},
     topo::{TabletAlias, check_cell, check_name},
 };
 
 /// A request that is ready to be sent.
 pub enum Ready {
-    PlannedReparentShard(v::PlannedReparentShardRequest),
+    PlannedReparentShard(v::PlannedReparentShardRequest, Mode),
     InitShardPrimary(v::InitShardPrimaryRequest),
     ReparentTablet(v::ReparentTabletRequest),
     GetCellInfoNames,
@@ -57,7 +58,10 @@ pub fn connection(command: &Command) -> &Connection {
 /// Checks the arguments and writes them into the request.
 pub fn prepare(command: Command) -> Result<Ready, ClientError> {
     Ok(match command {
-        Command::PlannedReparentShard(with) => Ready::PlannedReparentShard(planned(with.own)),
+        Command::PlannedReparentShard(with) => {
+            let mode = if with.own.abrupt { Mode::Abrupt } else { Mode::Graceful };
+            Ready::PlannedReparentShard(planned(with.own), mode)
+        }
         Command::InitShardPrimary(with) => Ready::InitShardPrimary(v::InitShardPrimaryRequest {
             keyspace: with.own.shard.keyspace,
             shard: with.own.shard.shard,
@@ -222,7 +226,15 @@ pub async fn send(mut client: VtctldClient<Channel>, ready: Ready, left: Duratio
         }};
     }
     Ok(match ready {
-        Ready::PlannedReparentShard(r) => shown!(planned_reparent_shard, r),
+        Ready::PlannedReparentShard(r, mode) => {
+            let mut request = Request::new(r);
+            request.set_timeout(left);
+            if mode != Mode::default() {
+                request.metadata_mut().insert(MODE_KEY, MetadataValue::from_static(mode.name()));
+            }
+            let answer = client.planned_reparent_shard(request).await?.into_inner();
+            Answer::new(&answer, show::planned_reparent_shard(&answer))
+        }
         Ready::InitShardPrimary(r) => shown!(init_shard_primary, r),
         Ready::ReparentTablet(r) => shown!(reparent_tablet, r),
         Ready::GetCellInfoNames => shown!(get_cell_info_names, v::GetCellInfoNamesRequest {}),

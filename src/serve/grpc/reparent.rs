@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tonic::{Code, Request};
+use tonic::{Code, Request, metadata::MetadataMap};
 
 use super::{Context, input, refusal::Refusal};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         },
         vttime,
     },
-    reparent::{Mode, Outcome, Planned, ReparentError, ReparentEvent},
+    reparent::{MODE_KEY, Mode, Outcome, Planned, ReparentError, ReparentEvent},
     topo::{ShardId, TopoError},
 };
 
@@ -30,11 +30,13 @@ pub async fn planned_reparent_shard(
     context: &Context,
     request: Request<PlannedReparentShardRequest>,
 ) -> Result<PlannedReparentShardResponse, Refusal> {
+    let mode = mode(request.metadata());
     let request = request.into_inner();
     let started = Instant::now();
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
     let _permit = begin(context, &id).await?;
-    let planned = planned(context, &request)
+    let planned = mode
+        .and_then(|mode| planned(context, &request, mode))
         .inspect_err(|_| context.metrics.planned_reparent(&id.keyspace, &id.shard, false, started.elapsed()))?;
     let _running = context.metrics.reparent_running();
     let Outcome { events, result, .. } = context.hands.planned(&id, planned).await;
@@ -43,7 +45,7 @@ pub async fn planned_reparent_shard(
 }
 
 /// What the request asks for.
-fn planned(context: &Context, request: &PlannedReparentShardRequest) -> Result<Planned, Refusal> {
+fn planned(context: &Context, request: &PlannedReparentShardRequest, mode: Mode) -> Result<Planned, Refusal> {
     let lag = input::duration("tolerable_replication_lag", request.tolerable_replication_lag.as_ref())?;
     Ok(Planned {
         new_primary: input::optional_alias("new_primary", request.new_primary.as_ref())?,
@@ -52,8 +54,15 @@ fn planned(context: &Context, request: &PlannedReparentShardRequest) -> Result<P
         wait_replicas_timeout: wait(context, request.wait_replicas_timeout.as_ref())?,
         tolerable_lag: lag.filter(|lag| !lag.is_zero()),
         allow_cross_cell: request.allow_cross_cell_promotion,
-        mode: Mode::default(),
+        mode,
     })
+}
+
+/// How the old primary is made read-only: asked for beside the request, which has no field for it.
+fn mode(metadata: &MetadataMap) -> Result<Mode, Refusal> {
+    let Some(name) = metadata.get(MODE_KEY) else { return Ok(Mode::default()) };
+    let wrong = || Refusal::invalid(format!("metadata {MODE_KEY}: {name:?} is no mode; write graceful or abrupt"));
+    name.to_str().ok().and_then(Mode::named).ok_or_else(wrong)
 }
 
 /// Makes the first primary of a shard. Where vtctld resets the replication of every tablet when forced, nothing of that is done here:
