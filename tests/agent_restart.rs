@@ -7,6 +7,7 @@ use std::time::Duration;
 use support::{LIMIT, World, eventually};
 use vtelector::{
     pb::{
+        replicationdata::StopReplicationMode,
         topodata::{Shard, TabletType},
         vttime::Time,
     },
@@ -93,6 +94,45 @@ async fn a_replica_replicates_again_after_its_mysqld_was_restarted() {
     world.members[1].mysqld.ready().await.unwrap();
     world.wait_replicating(1, 0).await;
     tokio::time::timeout(LIMIT, world.write(0, "CREATE DATABASE app")).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_agent_loses_its_connection_stays_writable() {
+    let world = World::with_primary(2).await;
+    let watcher = "SELECT CAST(processlist_id AS CHAR) FROM performance_schema.threads WHERE processlist_info LIKE 'DO SLEEP%'";
+    let find = async |but: String| {
+        eventually("the agent's connection", LIMIT, async || match world.mysqld(0).value(watcher).await {
+            Ok(id) if !id.is_empty() && id != but => Ok(id),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+        .unwrap()
+    };
+    let id = find(String::new()).await;
+    world.mysqld(0).execute(&format!("KILL {id}")).await.unwrap();
+    find(id).await;
+    assert!(world.mysqld(0).is_writable().await.unwrap());
+    world.write(0, "CREATE DATABASE app").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_io_thread_that_tries_to_connect_is_stopped_too() {
+    let mut world = World::with_primary(2).await;
+    let replica = world.record(1).await;
+    world.members[0].mysqld.kill();
+    eventually("an IO thread that connects", LIMIT, async || {
+        let now = world.tablets.replication_status(&replica, world.call()).await.map_err(|e| e.to_string())?;
+        if now.io_state == 2 { Ok(()) } else { Err(format!("state {}", now.io_state)) }
+    })
+    .await
+    .unwrap();
+    let mode = StopReplicationMode::Iothreadonly;
+    let stopped = world.tablets.stop_replication_and_get_status(&replica, mode, world.call()).await.unwrap();
+    assert_eq!((stopped.before.unwrap().io_state, stopped.after.unwrap().io_state), (2, 1));
+    world.members[0].mysqld.restart().unwrap();
+    world.members[0].mysqld.ready().await.unwrap();
+    let now = world.tablets.replication_status(&replica, world.call()).await.unwrap();
+    assert_eq!((now.io_state, now.sql_state), (1, 3), "it cannot come back and acknowledge");
 }
 
 #[tokio::test(flavor = "multi_thread")]

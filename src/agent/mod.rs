@@ -25,7 +25,10 @@ mod status;
 mod supervise;
 mod threads;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, MutexGuard, Notify, watch},
@@ -79,6 +82,8 @@ pub struct Agent {
     unpublished: Notify,
     /// The server is not yet what the topology says it should be.
     unsettled: Notify,
+    /// The server was made read-only after this agent, or it, was started.
+    closed_at_start: AtomicBool,
     /// Somebody wants a health message now.
     health_wanted: Notify,
     tasks: TaskTracker,

@@ -20,7 +20,6 @@ impl Agent {
         let _action = self.lock(context).await?;
         self.topo.shard(&self.settings.shard).await?;
         self.publish().await;
-        self.unsettled.notify_one();
         Ok(())
     }
 

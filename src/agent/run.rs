@@ -1,6 +1,10 @@
 //! Wiring: from settings to a running agent, and its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -17,6 +21,7 @@ use super::{
 use crate::{
     mysql::conn::{Mysql, MysqlConn, MysqlError},
     pb::{self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer},
+    serve::listen,
     tablet::TabletManager,
     topo::{Topo, TopoError},
 };
@@ -64,6 +69,9 @@ pub enum RunError {
     /// Registering failed.
     #[error("{0}")]
     Register(#[from] AgentError),
+    /// A certificate, key or authority cannot be used.
+    #[error("{0}; see --grpc-cert, --grpc-key, --grpc-ca")]
+    Tls(String),
     /// The descriptors for reflection cannot be read.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -127,19 +135,24 @@ pub async fn start(
         action: Mutex::new(Action { fence, source_off: None }),
         unpublished: Notify::new(),
         unsettled: Notify::new(),
+        closed_at_start: AtomicBool::new(false),
         health_wanted: Notify::new(),
         tasks: TaskTracker::new(),
         shutdown,
     });
+    // Before the first call is served: a call that makes this server writable is not to be overtaken by this.
+    if let Err(error) = agent.close_after_start().await {
+        tracing::warn!(%error, "this server cannot be made read-only yet; trying again");
+    }
     serve(&agent, listener)?;
-    agent.tasks.spawn(supervise::run(agent.clone(), Some(conn)));
+    agent.tasks.spawn(supervise::run(agent.clone(), conn));
     agent.tasks.spawn(settle::run(agent.clone()));
     agent.tasks.spawn(shard_sync::run(agent.clone()));
     agent.tasks.spawn(publisher(agent.clone()));
     Ok(Running { agent, grpc })
 }
 
-/// Waits for the server and checks that it can be managed at all. Read-only from here on.
+/// Waits for the server and checks that it can be managed at all.
 async fn find_server(mysql: &Mysql, settings: &AgentSettings) -> Result<(MysqlConn, u16), RunError> {
     let mut told = false;
     let mut conn = loop {
@@ -182,7 +195,12 @@ fn serve(agent: &Arc<Agent>, listener: TcpListener) -> Result<(), RunError> {
     let manager = TabletManagerServer::new(TabletManagerService(agent.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let router = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = &agent.settings.grpc_tls {
+        let tls = listen::tls(tls).map_err(|error| RunError::Tls(error.to_string()))?;
+        server = server.tls_config(tls).map_err(|error| RunError::Tls(error.to_string()))?;
+    }
+    let router = server
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .add_service(manager)
         .add_service(QueryServer::new(HealthService(agent.clone())))

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use super::replication::ReplicationAccount;
 use crate::{
+    config::ServerTls,
     mysql::conn::MysqlSettings,
     pb::topodata::TabletType,
     topo::{ShardId, TabletAlias},
@@ -24,6 +25,8 @@ pub struct AgentSettings {
     pub hostname: String,
     /// Where gRPC listens; port 0 takes a free one.
     pub grpc: SocketAddr,
+    /// TLS of the gRPC server.
+    pub grpc_tls: Option<ServerTls>,
     /// The server it manages.
     pub mysql: MysqlSettings,
     /// Port of MySQL for the record; asked of the server when absent.

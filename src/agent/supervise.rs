@@ -1,10 +1,13 @@
 //! Watching mysqld: it is read-only whenever it was started, and what it is afterwards is decided by [`super::settle`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Agent, AgentError, replication, semi_sync, status::Switches};
+use super::{Agent, AgentError, Context, replication, semi_sync, status::Switches};
 use crate::mysql::conn::{MysqlConn, MysqlError};
 
 /// Between two attempts to connect, at first and at last.
@@ -41,8 +44,9 @@ impl Incarnation {
     }
 }
 
-/// Runs until shutdown. `first` is done when the server was first found and made read-only.
-pub async fn run(agent: Arc<Agent>, mut known: Option<MysqlConn>) {
+/// Runs until shutdown, at first with the connection on which the server was found.
+pub async fn run(agent: Arc<Agent>, found: MysqlConn) {
+    let mut known = Some(found);
     let mut last: Option<Incarnation> = None;
     let mut delay = RECONNECT_FIRST;
     loop {
@@ -53,8 +57,15 @@ pub async fn run(agent: Arc<Agent>, mut known: Option<MysqlConn>) {
                 None => agent.mysql.connect(deadline).await?,
             };
             let found = Incarnation::read(&mut conn, deadline).await?;
-            if last.is_none_or(|last| last.replaced_by(&found)) {
-                agent.close_after_start(last.is_some()).await?;
+            match last {
+                Some(last) if !last.replaced_by(&found) => agent.found_again().await?,
+                Some(_) => {
+                    tracing::warn!("mysqld was restarted: read-only until the topology has been read under the shard lock");
+                    agent.close_after_start().await?;
+                }
+                // Done before the first call was served, unless MySQL did not let us.
+                None if agent.closed_at_start.load(Ordering::Relaxed) => {}
+                None => agent.close_after_start().await?,
             }
             last = Some(found);
             agent.change(|state| state.mysql_down = None);
@@ -79,11 +90,15 @@ pub async fn run(agent: Arc<Agent>, mut known: Option<MysqlConn>) {
 enum Never {}
 
 impl Agent {
-    /// Read-only first, whatever my.cnf says; then [`super::settle`] decides. Semi-sync's plugins are loaded where they are missing.
-    pub(super) async fn close_after_start(&self, restarted: bool) -> Result<(), AgentError> {
+    /// Read-only first, whatever my.cnf says; then [`super::settle`] decides. Under the action lock: an action that was under way when
+    /// mysqld went down has failed by now, and one that has made the new run writable since was told so by an elector.
+    pub(super) async fn close_after_start(&self) -> Result<(), AgentError> {
         let deadline = self.own_deadline();
+        let _action = self.lock(&Context { deadline, lock_revision: None }).await?;
+        if self.state.borrow().writable {
+            return Ok(());
+        }
         let mut conn = self.mysql.conn(deadline).await?;
-        self.change(|state| state.writable = false);
         if !Switches::read(&mut conn, deadline).await?.super_read_only {
             self.set_super_read_only(&mut conn, deadline).await?;
         }
@@ -94,10 +109,18 @@ impl Agent {
                 tracing::warn!(%error, "semi-sync plugins cannot be loaded: a policy with acknowledgements will be refused")
             }
         }
-        if restarted {
-            tracing::warn!("mysqld was restarted: read-only until the topology has been read under the shard lock");
-        }
+        self.closed_at_start.store(true, Ordering::Relaxed);
         self.unsettled.notify_one();
+        Ok(())
+    }
+
+    /// The same run of mysqld answers again: only the connection was lost, and what it was it still is.
+    async fn found_again(&self) -> Result<(), AgentError> {
+        let deadline = self.own_deadline();
+        let _action = self.lock(&Context { deadline, lock_revision: None }).await?;
+        let mut conn = self.mysql.conn(deadline).await?;
+        let open = !Switches::read(&mut conn, deadline).await?.read_only;
+        self.change(|state| state.writable = open && state.is_primary());
         Ok(())
     }
 
@@ -107,7 +130,10 @@ impl Agent {
         if first {
             tracing::warn!(%error, "mysqld does not answer");
         }
-        self.change(|state| state.mysql_down = Some(text));
+        self.change(|state| {
+            state.mysql_down = Some(text);
+            state.writable = false;
+        });
     }
 
     /// Sleeps in the server lap after lap, and looks at replication at every health interval.

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{self, AgentSettings, ReplicationAccount, RunError},
-    config::{ConfigError, GoDuration, LogFormat, TopoArgs},
+    config::{self, ConfigError, GoDuration, LogFormat, ServerTlsArgs, TabletTlsArgs, TopoArgs},
     mysql::conn::{MysqlAddress, MysqlSettings, Secret},
     pb::topodata::TabletType,
-    tablet::{GrpcTabletManager, TabletSettings, TabletTls, TlsError},
+    tablet::{GrpcTabletManager, TabletSettings, TlsError},
     topo::{ShardId, TabletAlias, Topo, TopoError, TopoSettings},
 };
 
@@ -94,18 +94,12 @@ pub struct AgentArgs {
     /// Its key, a file for mysqld to read
     #[arg(long, value_name = "FILE", requires = "replication_ssl", help_heading = "MySQL")]
     pub replication_ssl_key: Option<String>,
-    /// Client certificate towards other tablets (PEM); needs the key and the authority too
-    #[arg(long, value_name = "FILE", requires = "tablet_manager_grpc_key", help_heading = "Tablets")]
-    pub tablet_manager_grpc_cert: Option<PathBuf>,
-    /// Key of that certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "tablet_manager_grpc_ca", help_heading = "Tablets")]
-    pub tablet_manager_grpc_key: Option<PathBuf>,
-    /// Authority that signed the other tablets' certificates (PEM); they are called over TLS when it is given
-    #[arg(long, value_name = "FILE", help_heading = "Tablets")]
-    pub tablet_manager_grpc_ca: Option<PathBuf>,
-    /// Name that the tablets' certificates bear, where it is not their host name
-    #[arg(long, value_name = "NAME", help_heading = "Tablets")]
-    pub tablet_manager_grpc_server_name: Option<String>,
+    /// TLS of our own server.
+    #[command(flatten)]
+    pub server_tls: ServerTlsArgs,
+    /// TLS towards other tablets.
+    #[command(flatten)]
+    pub tablet_tls: TabletTlsArgs,
     /// Between two messages of a health stream, and two looks at replication
     #[arg(long, value_name = "DURATION", default_value = "20s", help_heading = "Process")]
     pub health_check_interval: GoDuration,
@@ -169,11 +163,7 @@ fn failed(error: &str) -> ExitCode {
 /// Runs an agent until `shutdown`, then signs off.
 pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> Result<(), AgentCommandError> {
     let settings = AgentSettings::try_from(&args)?;
-    let tls = args.tablet_manager_grpc_ca.clone().map(|ca| TabletTls {
-        ca,
-        identity: args.tablet_manager_grpc_cert.clone().zip(args.tablet_manager_grpc_key.clone()),
-        server_name: args.tablet_manager_grpc_server_name.clone(),
-    });
+    let tls = config::tablet_tls(&args.tablet_tls)?;
     let tablets = Arc::new(GrpcTabletManager::new(TabletSettings { tls, ..TabletSettings::default() })?);
     let topo = Topo::connect(&TopoSettings::try_from(&args.topo)?).await?;
     match agent::start(settings, topo.clone(), tablets, shutdown).await {
@@ -215,6 +205,7 @@ impl TryFrom<&AgentArgs> for AgentSettings {
             tags: tags(&args.init_tags)?,
             hostname: args.tablet_hostname.clone(),
             grpc: SocketAddr::new(args.grpc_bind_address, args.grpc_port),
+            grpc_tls: config::server_tls(&args.server_tls)?,
             mysql: MysqlSettings {
                 address,
                 user: args.mysql_user.clone(),

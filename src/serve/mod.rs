@@ -2,7 +2,7 @@
 
 pub mod grpc;
 mod http;
-mod listen;
+pub(crate) mod listen;
 mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -1,5 +1,6 @@
 //! A shard on real etcd and real mysqld, each server with an agent in this process, called over gRPC.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so here")]
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
@@ -92,6 +93,7 @@ impl World {
             tags: [("rack".to_owned(), "r1".to_owned())].into(),
             hostname: "127.0.0.1".to_owned(),
             grpc: "127.0.0.1:0".parse().unwrap(),
+            grpc_tls: None,
             mysql: MysqlSettings {
                 address: MysqlAddress::Socket(member.mysqld.socket()),
                 user: DBA.to_owned(),
