@@ -207,7 +207,15 @@ pub async fn release(conn: &mut MysqlConn, deadline: Instant) -> Result<bool, Ag
 /// sits in a poll of up to a second, and holds the lock of all system variables meanwhile; otherwise it is done at once.
 pub async fn source_off(conn: &mut MysqlConn, deadline: Instant) -> Result<(), AgentError> {
     let now = SemiSync::read(conn, deadline).await?;
-    switch(conn, &now, false, now.replica_enabled, deadline).await
+    switch(conn, &now, false, now.replica_enabled, deadline).await?;
+    match now.names {
+        // What `release` has shortened; whoever looks at this server before it is promoted shall find it fit.
+        Some(names) if now.timeout_ms < TIMEOUT_MS => {
+            let sql = format!("SET GLOBAL rpl_semi_sync_{}_timeout = {TIMEOUT_MS}", names.source());
+            conn.exec(&sql, deadline).await.map_err(AgentError::change)
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
