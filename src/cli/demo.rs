@@ -126,6 +126,7 @@ impl Stage {
                     self.move_on().await?;
                     next = Instant::now() + every;
                     seen = self.writers.count();
+                    seconds.reset();
                 }
                 _ = seconds.tick() => {
                     let count = self.writers.count();

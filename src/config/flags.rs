@@ -23,10 +23,10 @@ pub struct TopoArgs {
     #[arg(long, value_name = "NAME", default_value = "etcd2")]
     pub topo_implementation: String,
     /// Endpoints of the global etcd: host:port, with commas between
-    #[arg(long, value_name = "HOST:PORT,...", default_value = "")]
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "", hide_default_value = true)]
     pub topo_global_server_address: String,
     /// Root of the global topology in etcd, such as /vitess/global
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub topo_global_root: String,
     /// Life of a lock after its holder died, in whole seconds; ours is kept alive every second while it is held
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = lease_ttl)]
@@ -87,16 +87,16 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub topo: TopoArgs,
     /// The cell in which this process runs
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub cell: String,
     /// Address for HTTP (metrics, health); all addresses when empty
-    #[arg(long, value_name = "HOST", default_value = "", help_heading = "Listening")]
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true, help_heading = "Listening")]
     pub bind_address: String,
     /// Port for HTTP; 0 takes a free one and logs it
     #[arg(long, value_name = "PORT", default_value = "16000", help_heading = "Listening")]
     pub port: u16,
     /// Address for gRPC; all addresses when empty
-    #[arg(long, value_name = "HOST", default_value = "", help_heading = "Listening")]
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true, help_heading = "Listening")]
     pub grpc_bind_address: String,
     /// Port for gRPC; 0 takes a free one and logs it
     #[arg(long, value_name = "PORT", default_value = "15999", help_heading = "Listening")]

@@ -35,6 +35,8 @@ const FOLLOW_ATTEMPTS: u32 = 3;
 /// An old primary that the new one needs as acker is re-pointed after this time even if the promotion has not answered: it may be
 /// waiting for an acknowledgement.
 const OLD_PRIMARY_DELAY: Duration = Duration::from_millis(100);
+/// The shortest limit of one try of the reparent-journal row.
+const ROW_LIMIT_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two tries of the reparent-journal row.
 const ROW_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -294,9 +296,11 @@ impl Run {
     ) -> Result<(), TabletError> {
         let mut pause = RETRY_PAUSE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
+            // Half of what is left: an answer that is lost must leave time to find the row there.
+            let limit = (deadline.saturating_duration_since(Instant::now()) / 2).max(ROW_LIMIT_MIN);
             let tablets = &self.hands.tablets;
-            let wrote = tablets.populate_reparent_journal(record, time_ns, lead.action, lead.to, position, self.call(left)).await;
+            let wrote =
+                tablets.populate_reparent_journal(record, time_ns, lead.action, lead.to, position, self.call(limit)).await;
             match wrote {
                 Err(error) if error.kind == TabletErrorKind::AlreadyDone => return Ok(()),
                 Err(error) if Instant::now() + pause >= deadline => return Err(error),

@@ -14,6 +14,8 @@ mod planned;
 mod resume;
 mod run;
 mod step;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 use std::{

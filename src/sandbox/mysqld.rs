@@ -186,8 +186,8 @@ impl Mysqld {
         }
     }
 
-    /// Small in memory and on disk, but with MySQL's own defaults wherever a reparent could notice: it syncs each commit
-    /// to disk, and semi-sync has the short timeout that an agent has to raise.
+    /// Small in memory and on disk, but as in production wherever a reparent could notice: each commit is synced to disk, and
+    /// semi-sync never gives up waiting.
     fn settings(&self) -> String {
         let folder = self.folder.display();
         let mut text = format!(
@@ -205,6 +205,7 @@ impl Mysqld {
             "super_read_only=ON",
             "plugin_load_add=semisync_source.so",
             "plugin_load_add=semisync_replica.so",
+            "loose_rpl_semi_sync_source_timeout=1000000000000000000",
             "skip_name_resolve=ON",
             "secure_file_priv=NULL",
             "mysqlx=OFF",

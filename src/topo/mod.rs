@@ -3,8 +3,6 @@
 mod cells;
 mod error;
 mod etcd;
-#[cfg(test)]
-mod golden;
 mod keys;
 mod keyspaces;
 mod kv;
@@ -31,3 +29,6 @@ pub use snapshot::{CellView, Freshness, Snapshot};
 pub use stores::{Stores, Topo, TopoPath, TopoSettings, TopoTls};
 pub use tablets::ShardTablets;
 pub use watcher::Watcher;
+
+#[cfg(test)]
+mod tests;

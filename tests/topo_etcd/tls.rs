@@ -3,10 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tokio::time::{Instant, sleep};
-use vtelector::topo::{EtcdKv, Kv, Topo, TopoSettings, TopoTls};
+use vtelector::{
+    sandbox::{TempFolder, eventually},
+    topo::{EtcdKv, Kv, Topo, TopoSettings, TopoTls},
+};
 
 use crate::server::Etcd;
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -30,7 +34,7 @@ fn identity(dir: &Path, name: &str, authority: &Authority) -> TopoTls {
 
 #[tokio::test]
 async fn an_etcd_that_asks_for_certificates_is_reached_with_the_right_ones_only() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = TempFolder::new().unwrap();
     let authority = authority("ours");
     let server = identity(dir.path(), "server", &authority);
     let path = |path: &Path| path.display().to_string();
@@ -44,14 +48,7 @@ async fn an_etcd_that_asks_for_certificates_is_reached_with_the_right_ones_only(
     let etcd = Etcd::start_with("https", &flags);
     let ours = identity(dir.path(), "ours", &authority);
     let settings = TopoSettings { tls: Some(ours.clone()), ..etcd.settings() };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let topo = loop {
-        match Topo::connect(&settings).await {
-            Ok(topo) => break topo,
-            Err(error) => assert!(Instant::now() < deadline, "{error}; {}", etcd.log()),
-        }
-        sleep(Duration::from_millis(50)).await;
-    };
+    let topo = eventually("an etcd that knows us", LIMIT, async || Topo::connect(&settings).await).await.unwrap();
     topo.create_keyspace("commerce", &Default::default()).await.unwrap();
     assert_eq!(topo.keyspaces().await.unwrap(), ["commerce"]);
 
@@ -73,7 +70,7 @@ async fn an_etcd_that_asks_for_certificates_is_reached_with_the_right_ones_only(
 
 #[tokio::test]
 async fn a_renewed_certificate_is_read_when_the_connection_is_made_anew() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = TempFolder::new().unwrap();
     let (old, new) = (authority("old"), authority("new"));
     let server = identity(dir.path(), "server", &new);
     let flags = [format!("--cert-file={}", server.cert.display()), format!("--key-file={}", server.key.display())];
@@ -81,11 +78,11 @@ async fn a_renewed_certificate_is_read_when_the_connection_is_made_anew() {
     // Our files still belong to the old authority ...
     let ours = identity(dir.path(), "ours", &old);
     let kv = EtcdKv::new(&etcd.address, Some(ours), Duration::from_secs(1)).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !kv.get("/a").await.unwrap_err().to_string().contains("UnknownIssuer") {
-        assert!(Instant::now() < deadline, "{}", etcd.log());
-        sleep(Duration::from_millis(50)).await;
-    }
+    let distrusts = async || match kv.get("/a").await.unwrap_err().to_string() {
+        error if error.contains("UnknownIssuer") => Ok(()),
+        error => Err(error),
+    };
+    eventually("an etcd that we do not trust", LIMIT, distrusts).await.unwrap();
     // ... until they are replaced.
     identity(dir.path(), "ours", &new);
     let _ = kv.get("/a").await;

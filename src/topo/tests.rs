@@ -7,7 +7,7 @@ use prost::Message;
 use super::{KvEntry, ShardId, Topo, TopoError, queue::Identity, records::*, unknown::keep_unknown};
 use crate::pb::{topodata, vttime};
 
-const RECORDED: &str = include_str!("../../tests/fixtures/vitess24_topo.json");
+const RECORDED: &str = include_str!("../../tests/fixtures/vitess24.json");
 
 fn hex(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
@@ -168,6 +168,24 @@ fn a_lock_escapes_as_go_does_and_tells_the_local_time() {
     );
 }
 
+/// A future that is not `Send` is noticed here and not by whoever spawns it.
+#[tokio::test]
+async fn every_operation_may_move_between_threads() {
+    fn send(_: impl Send) {}
+    let (topo, shard, wait) = (Topo::in_memory(), "ks/0".parse::<ShardId>().unwrap(), Duration::ZERO);
+    send(topo.shard_tablets(&shard));
+    send(topo.cell_tablets("zone1"));
+    send(topo.cells_aliases());
+    send(topo.lock_shard(&shard, "", wait));
+    send(topo.try_lock_shard(&shard, ""));
+    send(topo.create_shard(&shard, wait));
+    send(topo.watch_shard(&shard));
+    send(topo.path("/", 0));
+    send(topo.update_keyspace("ks", "", wait, &mut |_| true));
+    send(topo.update_shard(&shard, &mut |_| true));
+    send(topo.shutdown(wait));
+}
+
 /// Puts the recorded keys where a cluster has them: all in one etcd, as the recorded cell records say.
 async fn recorded_cluster() -> Topo {
     let topo = Topo::in_memory();
@@ -206,6 +224,10 @@ async fn new_shards_have_the_bytes_that_vitess_writes() {
     let topo = Topo::in_memory();
     topo.create_keyspace("ks", &topodata::Keyspace::default()).await.unwrap();
     let wait = Duration::from_secs(1);
+    topo.create_keyspace("full", &topodata::Keyspace::default()).await.unwrap();
+    topo.create_shard(&"full/-".parse().unwrap(), wait).await.unwrap();
+    let key = topo.global_key("keyspaces/full/shards/-/Shard");
+    assert_eq!(topo.global().get(&key).await.unwrap().unwrap().value, hex("12003801"));
     for (shard, bytes) in [("ks/-80", "12031201803801"), ("ks/80-", "12030a01803801"), ("ks/0", "3801"), ("ks/-", "1200")] {
         topo.create_shard(&shard.parse().unwrap(), wait).await.unwrap();
         let key = topo.global_key(&format!("keyspaces/{}/Shard", shard.replace("ks/", "ks/shards/")));

@@ -1,0 +1,127 @@
+//! One MySQL server with its tablet manager, as far as a reparent sees it.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    mysql::GtidSet,
+    pb::{replicationdata, topodata::TabletType},
+    topo::TabletAlias,
+};
+
+/// A GTID set in which `A:1-10` stands for a server's first ten transactions.
+pub fn gtids(text: &str) -> GtidSet {
+    let mut full = text.to_owned();
+    for letter in 'A'..='F' {
+        let low = letter.to_ascii_lowercase();
+        let uuid = format!("{}-0000-4000-8000-00000000000{low}", low.to_string().repeat(8));
+        full = full.replace(&format!("{letter}:"), &format!("{uuid}:"));
+    }
+    full.parse().unwrap()
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub tablet_type: TabletType,
+    pub term: Option<i64>,
+    pub down: bool,
+    pub read_only: bool,
+    /// The letter of its server UUID.
+    pub letter: char,
+    pub semi_sync_primary: bool,
+    pub semi_sync_replica: bool,
+    pub semi_sync_timeout_ms: u64,
+    pub source: Option<TabletAlias>,
+    pub io: bool,
+    pub sql: bool,
+    pub received: GtidSet,
+    pub executed: GtidSet,
+    pub rows: BTreeSet<i64>,
+    pub backup: bool,
+    pub clock_behind_s: i64,
+}
+
+impl Server {
+    pub fn primary(letter: char, executed: &str) -> Self {
+        Self {
+            tablet_type: TabletType::Primary,
+            term: Some(1),
+            down: false,
+            read_only: false,
+            letter,
+            semi_sync_primary: false,
+            semi_sync_replica: false,
+            semi_sync_timeout_ms: 1_000_000_000_000_000_000,
+            source: None,
+            io: false,
+            sql: false,
+            received: gtids(executed),
+            executed: gtids(executed),
+            rows: BTreeSet::new(),
+            backup: false,
+            clock_behind_s: 0,
+        }
+    }
+
+    pub fn replica(letter: char, source: &str, executed: &str) -> Self {
+        Self {
+            tablet_type: TabletType::Replica,
+            term: None,
+            read_only: true,
+            source: Some(source.parse().unwrap()),
+            io: true,
+            sql: true,
+            ..Self::primary(letter, executed)
+        }
+    }
+
+    /// A server that has never been anything.
+    pub fn fresh(letter: char) -> Self {
+        Self { tablet_type: TabletType::Replica, term: None, read_only: true, ..Self::primary(letter, "") }
+    }
+
+    pub fn of_type(self, tablet_type: TabletType) -> Self {
+        Self { tablet_type, ..self }
+    }
+
+    pub fn down(self) -> Self {
+        Self { down: true, ..self }
+    }
+
+    pub fn writable(&self) -> bool {
+        !self.read_only && !self.down
+    }
+
+    pub fn uuid(&self) -> String {
+        gtids(&format!("{}:1", self.letter)).to_string().trim_end_matches(":1").to_owned()
+    }
+
+    pub fn replicates_from(&self, source: &TabletAlias) -> bool {
+        !self.down && self.io && self.source.as_ref() == Some(source)
+    }
+
+    /// One transaction of its own.
+    pub fn commit(&mut self) -> GtidSet {
+        let uuid = self.uuid();
+        let server = uuid.parse().unwrap();
+        let next = self.executed.last_sequence(server).unwrap_or(0) + 1;
+        let one: GtidSet = format!("{uuid}:{next}").parse().unwrap();
+        self.executed = self.executed.union(&one);
+        self.received = self.received.union(&one);
+        one
+    }
+
+    pub fn status(&self, source_port: i32) -> replicationdata::Status {
+        let thread = |runs: bool| if runs { 3 } else { 1 };
+        replicationdata::Status {
+            position: format!("MySQL56/{}", self.executed),
+            relay_log_position: format!("MySQL56/{}", self.received),
+            source_host: "127.0.0.1".to_owned(),
+            source_port,
+            io_state: thread(self.io),
+            sql_state: thread(self.sql),
+            replication_lag_unknown: !(self.io && self.sql),
+            backup_running: self.backup,
+            ..Default::default()
+        }
+    }
+}

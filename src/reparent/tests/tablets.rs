@@ -1,0 +1,369 @@
+//! The tablet managers of the world.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::{sleep, timeout};
+
+use super::world::{Fault, Inner, World, is_change, publish_shard, time};
+use crate::{
+    mysql::{GtidSet, Position},
+    pb::{
+        query::{QueryResult, Row},
+        replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
+        topodata::{Tablet, TabletType},
+    },
+    tablet::{Call, SetSource, TabletError, TabletErrorKind, TabletManager},
+    topo::TabletAlias,
+};
+
+const LATENCY: Duration = Duration::from_millis(3);
+const POLL: Duration = Duration::from_millis(10);
+
+fn alias_of(tablet: &Tablet) -> TabletAlias {
+    TabletAlias::try_from(tablet.alias.as_ref().unwrap()).unwrap()
+}
+
+fn set(position: &str) -> GtidSet {
+    Position::decode(position).unwrap().gtid().unwrap().clone()
+}
+
+type Answer<T> = Result<T, (TabletErrorKind, String)>;
+
+fn failed<T>(message: &str) -> Answer<T> {
+    Err((TabletErrorKind::Failed, message.to_owned()))
+}
+
+impl World {
+    /// One call: logged, checked for the lock, gone wrong as ordered. What a tablet has begun it ends, whatever becomes of the caller.
+    async fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        tablet: &Tablet,
+        method: &'static str,
+        arguments: String,
+        call: Call,
+        effect: impl FnOnce(&mut Inner, &TabletAlias) -> Answer<T> + Send + 'static,
+    ) -> Result<T, TabletError> {
+        let alias = alias_of(tablet);
+        let error = |kind, code, message: String| TabletError { alias: alias.clone(), method, kind, code, message };
+        if self.lock().servers[&alias].down {
+            return Err(error(TabletErrorKind::Unreachable, tonic::Code::Unavailable, "connection refused".to_owned()));
+        }
+        self.lock().calls.push((alias.clone(), method, arguments.clone()));
+        let changes = is_change(method, &arguments);
+        if changes && method != "SetReplicationSource" && !self.is_locked().await && !self.lock().lock_lost {
+            self.lock().violations.push(format!("{method} on {alias} without the shard lock"));
+        }
+        let fault = self.next_fault(&alias, method);
+        let (world, on) = (self.clone(), alias.clone());
+        let work = self.tasks.spawn(async move {
+            let action = if changes { Some(world.actions[&on].clone().lock_owned().await) } else { None };
+            sleep(LATENCY).await;
+            match fault {
+                Some(Fault::Error) => return failed(&format!("ordered failure of {method}")),
+                Some(Fault::Hang) => {
+                    drop(action);
+                    return std::future::pending().await;
+                }
+                Some(Fault::Late(by)) => sleep(by).await,
+                _ => {}
+            }
+            let before = world.lock().servers[&on].clone();
+            let done = effect(&mut world.lock(), &on);
+            world.lock().replicate();
+            let after = world.lock().servers[&on].clone();
+            if (before.tablet_type, before.term) != (after.tablet_type, after.term) {
+                world.publish(&on).await;
+            }
+            if fault == Some(Fault::ThenLockLost) {
+                world.take_lock_away().await;
+            }
+            drop(action);
+            if fault == Some(Fault::AnswerLost) {
+                std::future::pending::<()>().await;
+            }
+            done
+        });
+        match timeout(call.timeout, work).await {
+            Ok(done) => done.unwrap().map_err(|(kind, message)| error(kind, tonic::Code::Unknown, message)),
+            Err(_) => Err(error(TabletErrorKind::UnknownOutcome, tonic::Code::DeadlineExceeded, "deadline exceeded".to_owned())),
+        }
+    }
+
+    async fn publish(&self, alias: &TabletAlias) {
+        let server = self.lock().servers[alias].clone();
+        let mut change = |record: &mut Tablet| {
+            record.r#type = server.tablet_type as i32;
+            record.primary_term_start_time = server.term.map(time);
+            true
+        };
+        self.topo.update_tablet(alias, &mut change).await.unwrap();
+        if server.tablet_type == TabletType::Primary {
+            publish_shard(&self.topo, &self.shard, alias, server.term).await;
+        }
+    }
+
+    async fn until(
+        &self,
+        tablet: &Tablet,
+        method: &'static str,
+        call: Call,
+        holds: impl Fn(&Inner) -> bool,
+    ) -> Result<(), TabletError> {
+        let wait = async {
+            while !holds(&self.lock()) {
+                sleep(POLL).await;
+                self.lock().replicate();
+            }
+        };
+        timeout(call.timeout, wait).await.map_err(|_| TabletError {
+            alias: alias_of(tablet),
+            method,
+            kind: TabletErrorKind::UnknownOutcome,
+            code: tonic::Code::DeadlineExceeded,
+            message: "deadline exceeded".to_owned(),
+        })
+    }
+}
+
+fn become_primary(inner: &mut Inner, alias: &TabletAlias, semi_sync: bool) -> String {
+    let term = inner.next_term();
+    let server = inner.servers.get_mut(alias).unwrap();
+    (server.tablet_type, server.term) = (TabletType::Primary, Some(term));
+    (server.semi_sync_primary, server.semi_sync_replica) = (semi_sync, semi_sync);
+    let position = format!("MySQL56/{}", server.executed);
+    inner.make_writable(alias);
+    position
+}
+
+fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: bool, semi_sync: bool) -> Answer<bool> {
+    let source = inner.servers.get(parent).cloned().filter(|source| !source.down);
+    let server = inner.servers.get_mut(alias).unwrap();
+    (server.tablet_type, server.term) = match server.tablet_type {
+        TabletType::Primary => (TabletType::Replica, None),
+        other => (other, None),
+    };
+    let should = force || server.source.is_none() || server.io || server.sql;
+    (server.semi_sync_primary, server.semi_sync_replica) = (false, semi_sync);
+    let Some(source) = source else { return failed("cannot read the status of the parent") };
+    let own = server.received.without_server(source.uuid().parse().unwrap());
+    if !source.executed.contains(&own) {
+        return Err((TabletErrorKind::ErrantGtid, format!("Errant GTID detected: {}", own.subtract(&source.executed))));
+    }
+    server.source = Some(parent.clone());
+    if should {
+        (server.io, server.sql) = (true, true);
+    }
+    Ok(should)
+}
+
+fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryResult> {
+    let server = inner.servers.get_mut(alias).unwrap();
+    let row = |values: &[&str]| {
+        let lengths = values.iter().map(|value| value.len() as i64).collect();
+        Ok(QueryResult { rows: vec![Row { lengths, values: values.concat().into_bytes() }], ..Default::default() })
+    };
+    match sql {
+        "STOP REPLICA IO_THREAD" => server.io = false,
+        "START REPLICA IO_THREAD" => server.io = true,
+        "SET GLOBAL super_read_only = ON" => server.read_only = true,
+        "SET GLOBAL rpl_semi_sync_source_enabled = ON" => server.semi_sync_primary = true,
+        "SELECT @@global.super_read_only" => return row(&[if server.read_only { "1" } else { "0" }]),
+        "SELECT UTC_TIMESTAMP(6)" => {
+            let clock = jiff::Timestamp::from_second(1_700_001_000 - server.clock_behind_s).unwrap();
+            return row(&[&clock.strftime("%Y-%m-%d %H:%M:%S.000000").to_string()]);
+        }
+        _ if sql.starts_with("SELECT @@global.rpl_semi_sync_source_timeout") => {
+            return row(&[&server.semi_sync_timeout_ms.to_string(), "1", "AFTER_SYNC", "1"]);
+        }
+        _ if sql.starts_with("SET GLOBAL rpl_semi_sync_source_timeout = ") => {
+            server.semi_sync_timeout_ms = 1_000_000_000_000_000_000
+        }
+        _ if sql.starts_with("SELECT (SELECT COUNT(*)") => return row(&["0"]),
+        other => return failed(&format!("the test does not know {other}")),
+    }
+    Ok(QueryResult::default())
+}
+
+#[async_trait]
+impl TabletManager for Arc<World> {
+    async fn ping(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
+        self.call(tablet, "Ping", String::new(), call, |_, _| Ok(())).await
+    }
+    async fn full_status(&self, tablet: &Tablet, call: Call) -> Result<FullStatus, TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = &inner.servers[alias];
+            Ok(FullStatus {
+                read_only: server.read_only,
+                super_read_only: server.read_only,
+                semi_sync_primary_enabled: server.semi_sync_primary,
+                tablet_type: server.tablet_type as i32,
+                replication_status: server.source.as_ref().map(|source| server.status(source.uid as i32)),
+                ..Default::default()
+            })
+        };
+        self.call(tablet, "FullStatus", String::new(), call, effect).await
+    }
+    async fn replication_status(&self, tablet: &Tablet, call: Call) -> Result<Status, TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = &inner.servers[alias];
+            let none = || (TabletErrorKind::NotReplica, "no replication status (errno 100) (sqlstate HY000)".to_owned());
+            server.source.as_ref().map(|source| server.status(source.uid as i32)).ok_or_else(none)
+        };
+        self.call(tablet, "ReplicationStatus", String::new(), call, effect).await
+    }
+    async fn primary_status(&self, tablet: &Tablet, call: Call) -> Result<PrimaryStatus, TabletError> {
+        let position = self.primary_position(tablet, call).await?;
+        Ok(PrimaryStatus { position, ..Default::default() })
+    }
+    async fn primary_position(&self, tablet: &Tablet, call: Call) -> Result<String, TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| Ok(format!("MySQL56/{}", inner.servers[alias].executed));
+        self.call(tablet, "PrimaryPosition", String::new(), call, effect).await
+    }
+    async fn global_status_vars(
+        &self,
+        tablet: &Tablet,
+        names: &[&str],
+        call: Call,
+    ) -> Result<BTreeMap<String, String>, TabletError> {
+        let values = names.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
+        self.call(tablet, "GetGlobalStatusVars", String::new(), call, |_, _| Ok(values)).await
+    }
+    async fn wait_for_position(&self, tablet: &Tablet, position: &str, call: Call) -> Result<(), TabletError> {
+        self.call(tablet, "WaitForPosition", position.to_owned(), call, |_, _| Ok(())).await?;
+        let (alias, target) = (alias_of(tablet), set(position));
+        self.until(tablet, "WaitForPosition", call, |inner| inner.servers[&alias].executed.contains(&target)).await
+    }
+    async fn stop_replication_and_get_status(
+        &self,
+        _tablet: &Tablet,
+        _mode: StopReplicationMode,
+        _call: Call,
+    ) -> Result<StopReplicationStatus, TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn stop_replication(&self, _tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn start_replication(&self, _tablet: &Tablet, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn set_replication_source(&self, tablet: &Tablet, set_source: SetSource<'_>, call: Call) -> Result<(), TabletError> {
+        let SetSource { parent, time_created_ns, force_start, wait_position, semi_sync, .. } = set_source;
+        let arguments = format!("{parent}{}{}", if semi_sync { " ack" } else { "" }, if force_start { " force" } else { "" });
+        let to = parent.clone();
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| follow(inner, alias, &to, force_start, semi_sync);
+        if !self.call(tablet, "SetReplicationSource", arguments, call, effect).await? {
+            return Ok(());
+        }
+        let alias = alias_of(tablet);
+        let target = if wait_position.is_empty() { "".parse().unwrap() } else { set(wait_position) };
+        self.until(tablet, "SetReplicationSource", call, |inner| {
+            let server = &inner.servers[&alias];
+            server.executed.contains(&target) && (time_created_ns == 0 || server.rows.contains(&time_created_ns))
+        })
+        .await
+    }
+    async fn demote_primary(&self, tablet: &Tablet, _force: bool, call: Call) -> Result<PrimaryStatus, TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            server.read_only = true;
+            server.semi_sync_primary = false;
+            Ok(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() })
+        };
+        self.call(tablet, "DemotePrimary", String::new(), call, effect).await
+    }
+    async fn undo_demote_primary(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<(), TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            inner.servers.get_mut(alias).unwrap().semi_sync_primary = semi_sync;
+            inner.make_writable(alias);
+            Ok(())
+        };
+        self.call(tablet, "UndoDemotePrimary", if semi_sync { "ack" } else { "" }.to_owned(), call, effect).await
+    }
+    async fn promote_replica(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<String, TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.source, server.io, server.sql) = (None, false, false);
+            if !server.executed.contains(&server.received) {
+                inner.violations.push(format!("{alias} was promoted with transactions received and not applied"));
+            }
+            Ok(become_primary(inner, alias, semi_sync))
+        };
+        self.call(tablet, "PromoteReplica", if semi_sync { "ack" } else { "" }.to_owned(), call, effect).await
+    }
+    async fn init_primary(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<String, TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| Ok(become_primary(inner, alias, semi_sync));
+        self.call(tablet, "InitPrimary", if semi_sync { "ack" } else { "" }.to_owned(), call, effect).await
+    }
+    async fn populate_reparent_journal(
+        &self,
+        tablet: &Tablet,
+        time_created_ns: i64,
+        action: &str,
+        _primary: &TabletAlias,
+        _position: &str,
+        call: Call,
+    ) -> Result<(), TabletError> {
+        let alias = alias_of(tablet);
+        self.until(tablet, "PopulateReparentJournal", call, |inner| {
+            let acker = inner.servers.values().any(|server| server.semi_sync_replica && server.replicates_from(&alias));
+            !inner.servers[&alias].semi_sync_primary || acker
+        })
+        .await?;
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            if server.read_only {
+                return failed("--super-read-only (errno 1290) (sqlstate HY000)");
+            }
+            if !server.rows.insert(time_created_ns) {
+                return Err((TabletErrorKind::AlreadyDone, "Duplicate entry (errno 1062) (sqlstate 23000)".to_owned()));
+            }
+            let one = server.commit();
+            inner.acked = inner.acked.union(&one);
+            Ok(())
+        };
+        self.call(tablet, "PopulateReparentJournal", action.to_owned(), call, effect).await
+    }
+    async fn read_reparent_journal_info(&self, _tablet: &Tablet, _call: Call) -> Result<i32, TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn set_read_only(&self, tablet: &Tablet, read_only: bool, call: Call) -> Result<(), TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            if read_only {
+                inner.servers.get_mut(alias).unwrap().read_only = true
+            } else {
+                inner.make_writable(alias)
+            }
+            Ok(())
+        };
+        self.call(tablet, if read_only { "SetReadOnly" } else { "SetReadWrite" }, String::new(), call, effect).await
+    }
+    async fn change_type(&self, _tablet: &Tablet, _to: TabletType, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn refresh_state(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
+        self.call(tablet, "RefreshState", String::new(), call, |_, _| Ok(())).await
+    }
+    async fn run_health_check(&self, _tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
+        unimplemented!("no planned reparent calls it")
+    }
+    async fn reset_replication_parameters(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.source, server.io, server.sql) = (None, false, false);
+            Ok(())
+        };
+        self.call(tablet, "ResetReplicationParameters", String::new(), call, effect).await
+    }
+    async fn execute_fetch_as_dba(
+        &self,
+        tablet: &Tablet,
+        sql: &str,
+        _max_rows: u64,
+        call: Call,
+    ) -> Result<QueryResult, TabletError> {
+        let text = sql.to_owned();
+        self.call(tablet, "ExecuteFetchAsDba", sql.to_owned(), call, move |inner, alias| statement(inner, alias, &text)).await
+    }
+}
