@@ -192,6 +192,7 @@ impl Run {
     ) -> Result<(), ReparentError> {
         let position = self.demote(pair, request.mode, nudged, undo).await?;
         self.edge(Step::Demote, Edge::After).await;
+        self.edge(Step::Apply, Edge::Before).await;
         if let Some(record) = pair.declared.tablet(pair.elect) {
             let call = Call::read(request.wait_replicas_timeout);
             let wait = self.hands.tablets.wait_for_position(record, &position, call);

@@ -233,10 +233,10 @@ impl Cluster {
             ("--data-dir", tablet.folder.display().to_string()),
             ("--grpc-bind-address", String::from("127.0.0.1")),
             ("--grpc-port", tablet.grpc_port.to_string()),
-            ("--db-socket", tablet.mysqld.socket().display().to_string()),
-            ("--mycnf-mysql-port", tablet.mysqld.port().to_string()),
-            ("--db-repl-user", REPLICATION.to_owned()),
-            ("--db-repl-password-file", password.display().to_string()),
+            ("--mysql-socket", tablet.mysqld.socket().display().to_string()),
+            ("--mysql-port", tablet.mysqld.port().to_string()),
+            ("--replication-user", REPLICATION.to_owned()),
+            ("--replication-password-file", password.display().to_string()),
             ("--log-format", String::from("text")),
         ] {
             args.extend([flag.to_owned(), value]);
