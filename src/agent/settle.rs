@@ -2,16 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Agent, AgentError, Context, replication, semi_sync, state};
 use crate::{
     pb::{tabletmanagerdata::SetReplicationSourceRequest, topodata::TabletType},
+    tablet::Call,
     topo::{ShardLock, TabletAlias, TopoError},
 };
 
-/// Between two attempts.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Between two attempts, at first and at last.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+/// Longest time that a start holds the shard lock, which an elector may want for an emergency.
+const LOCK_HELD_MAX: Duration = Duration::from_secs(5);
+
+/// Limit of asking the primary whether it is there, before the lock is wanted.
+const PRIMARY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What settling has come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +36,7 @@ pub async fn run(agent: Arc<Agent>) {
             () = agent.shutdown.cancelled() => return,
             () = agent.unsettled.notified() => {}
         }
-        let mut last = String::new();
+        let (mut last, mut delay) = (String::new(), RETRY_FIRST);
         loop {
             let attempt = tokio::select! {
                 () = agent.shutdown.cancelled() => return,
@@ -46,8 +54,9 @@ pub async fn run(agent: Arc<Agent>) {
             agent.change(|state| state.replication_problem = Some(reason));
             tokio::select! {
                 () = agent.shutdown.cancelled() => return,
-                () = sleep(RETRY_DELAY) => {}
+                () = sleep(delay) => {}
             }
+            delay = (delay * 2).min(RETRY_LAST);
         }
         agent.change(|state| state.replication_problem = None);
     }
@@ -59,6 +68,12 @@ impl Agent {
     async fn settle(self: &Arc<Self>) -> Result<Settled, AgentError> {
         if self.is_settled().await? {
             return Ok(Settled::Done);
+        }
+        if !self.is_primary()
+            && let Some((_, record)) = self.shard_primary().await?
+        {
+            // A primary that does not answer cannot be followed now: nobody is kept from the lock for that.
+            self.tablets.primary_status(&record, Call::read(PRIMARY_TIMEOUT)).await?;
         }
         let action = format!("vtelector agent starts {}", self.settings.alias);
         let lock = match self.topo.lock_shard(&self.settings.shard, &action, self.settings.lock_timeout).await {
@@ -113,7 +128,8 @@ impl Agent {
         if self.is_settled().await? {
             return Ok(Settled::Done);
         }
-        let context = Context { deadline: self.own_deadline(), lock_revision: Some(lock.revision()) };
+        let deadline = self.own_deadline().min(Instant::now() + LOCK_HELD_MAX);
+        let context = Context { deadline, lock_revision: Some(lock.revision()) };
         let mut action = self.lock(&context).await?;
         if self.is_primary() {
             match self.resume(lock, &context).await? {

@@ -34,12 +34,15 @@ pub async fn run(agent: Arc<Agent>) {
         if !primary {
             return;
         }
-        let failed = tokio::select! {
+        let followed = tokio::select! {
             () = agent.shutdown.cancelled() => return,
-            followed = follow(&agent, &mut local) => followed.err(),
+            followed = follow(&agent, &mut local) => followed,
         };
-        let Some(error) = failed else { continue };
-        tracing::warn!(%error, "the shard record cannot be kept in step; trying again");
+        match followed {
+            Ok(Followed::NoPrimary) => continue,
+            Ok(Followed::WatchEnded) => {}
+            Err(error) => tracing::warn!(%error, "the shard record cannot be kept in step; trying again"),
+        }
         tokio::select! {
             () = agent.shutdown.cancelled() => return,
             () = sleep(RETRY_DELAY) => {}
@@ -47,8 +50,16 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
+/// Why following the shard record ended well.
+enum Followed {
+    /// This tablet is no primary any more.
+    NoPrimary,
+    /// The watch can promise nothing any more: start again with a read.
+    WatchEnded,
+}
+
 /// Follows the shard record and the agent's own term until it is no primary any more, or something fails.
-async fn follow(agent: &Arc<Agent>, local: &mut watch::Receiver<LocalState>) -> Result<(), AgentError> {
+async fn follow(agent: &Arc<Agent>, local: &mut watch::Receiver<LocalState>) -> Result<Followed, AgentError> {
     let (shard, mut watch) = agent.topo.watch_shard(&agent.settings.shard).await?;
     let mut shard = shard.value;
     loop {
@@ -57,19 +68,21 @@ async fn follow(agent: &Arc<Agent>, local: &mut watch::Receiver<LocalState>) -> 
             (state.is_primary(), state.tablet.primary_term_start_time)
         };
         if !primary {
-            return Ok(());
+            return Ok(Followed::NoPrimary);
         }
         match state::shard_sync(term.as_ref(), &shard) {
             ShardSync::Write => shard = agent.write_shard_record().await?,
             ShardSync::Nothing => {}
-            ShardSync::StepDown => return agent.step_down(local, &shard).await,
+            ShardSync::StepDown => {
+                agent.step_down(local, &shard).await?;
+                return Ok(Followed::NoPrimary);
+            }
         }
         tokio::select! {
-            changed = local.changed() => if changed.is_err() { return Ok(()) },
+            changed = local.changed() => if changed.is_err() { return Ok(Followed::NoPrimary) },
             next = next_record(&mut watch) => match next {
                 Some(next) => shard = next,
-                // The watch can promise nothing any more: start again with a read.
-                None => return Ok(()),
+                None => return Ok(Followed::WatchEnded),
             },
         }
     }

@@ -65,7 +65,7 @@ pub struct AgentArgs {
     #[arg(long, visible_alias = "db-host", value_name = "HOST", default_value = "127.0.0.1", help_heading = "MySQL")]
     pub mysql_host: String,
     /// Port of mysqld, for connecting without a socket and for the tablet's record; asked of mysqld when it is left out
-    #[arg(long, visible_alias = "db-port", value_name = "PORT", help_heading = "MySQL")]
+    #[arg(long, visible_aliases = ["db-port", "mycnf-mysql-port"], value_name = "PORT", help_heading = "MySQL")]
     pub mysql_port: Option<u16>,
     /// Administrative account; it needs SUPER-like privileges, CONNECTION_ADMIN among them
     #[arg(long, visible_alias = "db-dba-user", value_name = "NAME", default_value = "vt_dba", help_heading = "MySQL")]
