@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut prost = tonic_prost_build::Config::new();
     // Sorted maps make the bytes and the printed form of a message the same in every run.
     prost.btree_map(["."]);
+    // The client prints any answer as JSON by its name.
+    prost.enable_type_names();
     tonic_prost_build::configure().include_file("vitess.rs").compile_fds_with_config(descriptors, prost)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the map of these modules.
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod durability;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod mysql;
 pub mod pb;
 pub mod reparent;
+pub mod sandbox;
 pub mod serve;
 pub mod tablet;
 pub mod topo;

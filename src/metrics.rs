@@ -41,13 +41,13 @@ impl Metrics {
             reparent_seconds: histogram(
                 &registry,
                 "vtelector_reparent_duration_seconds",
-                "From the request until the answer, by operation and result",
+                "From the lock until the answer, by operation and result; a run that did not get the lock took nothing",
                 &["operation", "result"],
             )?,
             reparent_step_seconds: histogram(
                 &registry,
                 "vtelector_reparent_step_seconds",
-                "One step of a reparent, by step: shows which one makes reparents slow",
+                "One step of a reparent that ended well, by step: shows which one makes reparents slow",
                 &["step"],
             )?,
             reparents_running: gauge(&registry, "vtelector_reparents_running", "Reparents that are under way in this process")?,

@@ -1,5 +1,8 @@
 //! The commands of the program: one file each.
 
+pub mod agent;
+pub mod client;
+pub mod demo;
 mod logging;
 mod serve;
 
@@ -14,7 +17,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Keeps every MySQL shard of a Vitess cluster writable at the primary that its topology declares.
 #[derive(Debug, Parser)]
-#[command(name = "vtelector", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "vtelector", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +27,12 @@ struct Cli {
 enum Command {
     /// Run the elector: the calls of vtctld that move primaries, over gRPC, and metrics over HTTP
     Serve(Box<ServeArgs>),
+    /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
+    Agent(Box<agent::AgentArgs>),
+    /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
+    Demo(demo::DemoArgs),
+    #[command(flatten)]
+    Client(Box<client::ClientCommand>),
 }
 
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
@@ -45,6 +54,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Err(error) => usage(&error),
         },
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+            Ok(()) => agent::main(*args),
+            Err(error) => usage(&error),
+        },
+        Command::Demo(args) => on_this_thread(demo::run(&args)),
+        Command::Client(command) => on_this_thread(client::run(*command)),
+    }
+}
+
+fn on_this_thread(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -64,7 +89,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut command = Cli::command();
     command.build();
     let mut args = args.into_iter();
-    let mut line: Vec<OsString> = args.by_ref().take(2).collect();
+    let mut line: Vec<OsString> = args.by_ref().take(1).collect();
+    let leading = leading_flags(&mut args, &mut line);
+    let args = leading.into_iter().chain(args);
     let mut ignored = Vec::new();
     if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
         let accept_foreign = subcommand.get_name() == "serve";
@@ -78,6 +105,23 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
 }
 
+/// vtctldclient's users write `--server HOST:PORT` before the command: such flags are taken out, up to the command, which goes to `line`.
+fn leading_flags(args: &mut impl Iterator<Item = OsString>, line: &mut Vec<OsString>) -> Vec<OsString> {
+    let mut leading = Vec::new();
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        if !text.starts_with('-') || matches!(&*text, "-h" | "--help" | "-V" | "--version") {
+            line.push(arg);
+            break;
+        }
+        leading.push(arg);
+        if !text.contains('=') && text.trim_start_matches('-') != "json" {
+            leading.extend(args.next());
+        }
+    }
+    leading
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,10 +132,34 @@ mod tests {
     }
 
     #[test]
+    fn the_client_answers_to_the_names_of_vtctldclient() {
+        let line = "vtelector PlannedReparentShard commerce/0 --new_primary zone1-101 --wait-replicas-timeout=1m30s";
+        let (cli, _) = parse(line.split(' ').map(OsString::from)).unwrap();
+        let Command::Client(command) = cli.command else { panic!("not a call") };
+        assert!(matches!(*command, client::ClientCommand::PlannedReparentShard(_)));
+        assert!(parse(["vtelector", "get-tablet", "zone1"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_before_the_command() {
+        for line in ["--server h:1 --json GetTablets", "-server=h:1 --json GetTablets", "GetTablets --server h:1 --json"] {
+            let (cli, _) = parse(format!("vtelector {line}").split(' ').map(OsString::from)).unwrap();
+            let Command::Client(command) = cli.command else { panic!("not a call") };
+            assert!(
+                format!("{command:?}").contains("server: \"h:1\"") && format!("{command:?}").contains("json: true"),
+                "{command:?}"
+            );
+        }
+        let Err(Usage::Clap(version)) = parse(["vtelector", "--version"].map(OsString::from)) else { panic!("no version") };
+        assert_eq!(version.kind(), clap::error::ErrorKind::DisplayVersion);
+        assert!(parse(["vtelector", "--server"].map(OsString::from)).is_err());
+    }
+
+    #[test]
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
         assert_eq!(ignored, ["--instance-poll-time"]);
     }

@@ -23,10 +23,10 @@ pub struct TopoArgs {
     #[arg(long, value_name = "NAME", default_value = "etcd2")]
     pub topo_implementation: String,
     /// Endpoints of the global etcd: host:port, with commas between
-    #[arg(long, value_name = "HOST:PORT,...", default_value = "")]
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "", hide_default_value = true)]
     pub topo_global_server_address: String,
     /// Root of the global topology in etcd, such as /vitess/global
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub topo_global_root: String,
     /// Life of a lock after its holder died, in whole seconds; ours is kept alive every second while it is held
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = lease_ttl)]
@@ -48,28 +48,9 @@ pub struct TopoArgs {
     pub remote_operation_timeout: GoDuration,
 }
 
-/// Flags of `vtelector serve`.
+/// TLS of our gRPC server.
 #[derive(Debug, Clone, clap::Args)]
-#[command(args_override_self = true)]
-pub struct ServeArgs {
-    /// Where the topology is.
-    #[command(flatten)]
-    pub topo: TopoArgs,
-    /// The cell in which this process runs
-    #[arg(long, value_name = "NAME", default_value = "")]
-    pub cell: String,
-    /// Address for HTTP (metrics, health); all addresses when empty
-    #[arg(long, value_name = "HOST", default_value = "", help_heading = "Listening")]
-    pub bind_address: String,
-    /// Port for HTTP; 0 takes a free one and logs it
-    #[arg(long, value_name = "PORT", default_value = "16000", help_heading = "Listening")]
-    pub port: u16,
-    /// Address for gRPC; all addresses when empty
-    #[arg(long, value_name = "HOST", default_value = "", help_heading = "Listening")]
-    pub grpc_bind_address: String,
-    /// Port for gRPC; 0 takes a free one and logs it
-    #[arg(long, value_name = "PORT", default_value = "15999", help_heading = "Listening")]
-    pub grpc_port: u16,
+pub struct ServerTlsArgs {
     /// Certificate of the gRPC server (PEM); needs the key too
     #[arg(long, value_name = "FILE", help_heading = "Listening")]
     pub grpc_cert: Option<PathBuf>,
@@ -79,9 +60,11 @@ pub struct ServeArgs {
     /// Authority whose client certificates alone are let in (PEM)
     #[arg(long, value_name = "FILE", help_heading = "Listening")]
     pub grpc_ca: Option<PathBuf>,
-    /// Let in clients without TLS as well
-    #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
-    pub grpc_enable_optional_tls: bool,
+}
+
+/// TLS towards tablets.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TabletTlsArgs {
     /// Client certificate towards tablets (PEM); needs the key too
     #[arg(long, value_name = "FILE", help_heading = "Tablets")]
     pub tablet_manager_grpc_cert: Option<PathBuf>,
@@ -94,6 +77,39 @@ pub struct ServeArgs {
     /// Name that the tablets' certificates bear, where it is not their host name
     #[arg(long, value_name = "NAME", help_heading = "Tablets")]
     pub tablet_manager_grpc_server_name: Option<String>,
+}
+
+/// Flags of `vtelector serve`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)]
+pub struct ServeArgs {
+    /// Where the topology is.
+    #[command(flatten)]
+    pub topo: TopoArgs,
+    /// The cell in which this process runs
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub cell: String,
+    /// Address for HTTP (metrics, health); all addresses when empty
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true, help_heading = "Listening")]
+    pub bind_address: String,
+    /// Port for HTTP; 0 takes a free one and logs it
+    #[arg(long, value_name = "PORT", default_value = "16000", help_heading = "Listening")]
+    pub port: u16,
+    /// Address for gRPC; all addresses when empty
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true, help_heading = "Listening")]
+    pub grpc_bind_address: String,
+    /// Port for gRPC; 0 takes a free one and logs it
+    #[arg(long, value_name = "PORT", default_value = "15999", help_heading = "Listening")]
+    pub grpc_port: u16,
+    /// TLS of the gRPC server.
+    #[command(flatten)]
+    pub server_tls: ServerTlsArgs,
+    /// Let in clients without TLS as well
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
+    pub grpc_enable_optional_tls: bool,
+    /// TLS towards tablets.
+    #[command(flatten)]
+    pub tablet_tls: TabletTlsArgs,
     /// Accepted for VTOrc's unit files; this release never acts by itself: every reparent is a person's call
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Reparents")]
     pub allow_recovery: bool,

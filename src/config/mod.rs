@@ -13,7 +13,7 @@ use std::{
 
 pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
-pub use flags::{LogFormat, ServeArgs, TopoArgs};
+pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 
 use crate::{
     tablet::TabletTls,
@@ -139,8 +139,8 @@ impl TryFrom<&ServeArgs> for Settings {
             cell: args.cell.clone(),
             http,
             grpc,
-            grpc_tls: server_tls(args)?,
-            tablet_tls: tablet_tls(args)?,
+            grpc_tls: server_tls(&args.server_tls)?,
+            tablet_tls: tablet_tls(&args.tablet_tls)?,
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
@@ -174,7 +174,7 @@ impl TryFrom<&TopoArgs> for TopoSettings {
         }
         Ok(Self {
             global_server_address: endpoints(&args.topo_global_server_address)?,
-            global_root: absolute("topo-global-root", &args.topo_global_root, "/vitess/global")?,
+            global_root: global_root(&args.topo_global_root)?,
             tls: cert.map(|files| TopoTls { cert: files.cert, key: files.key, ca }),
             lease_ttl: lease_ttl(args.topo_etcd_lease_ttl)?,
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
@@ -230,6 +230,15 @@ fn endpoints(addresses: &str) -> Result<String, ConfigError> {
     Ok(addresses.to_owned())
 }
 
+/// Vitess takes any root that is not empty, also one without a slash in front, which stays without.
+fn global_root(root: &str) -> Result<String, ConfigError> {
+    match root {
+        "" => Err(ConfigError::new("topo-global-root", "", "the root of the global topology is missing", "use /vitess/global")),
+        "/" => Ok(root.to_owned()),
+        _ => Ok(root.trim_end_matches('/').to_owned()),
+    }
+}
+
 fn absolute(flag: &str, path: &str, example: &str) -> Result<String, ConfigError> {
     if !path.starts_with('/') || path.trim_matches('/').is_empty() {
         return Err(ConfigError::new(flag, path, "a path from the root of etcd is needed", format!("use {example}")));
@@ -248,7 +257,8 @@ fn listen(flag: &str, host: &str, port: u16) -> Result<Listen, ConfigError> {
     Ok(Listen { host: bare.to_owned(), port })
 }
 
-fn server_tls(args: &ServeArgs) -> Result<Option<ServerTls>, ConfigError> {
+/// TLS of our gRPC server, when a certificate is given.
+pub fn server_tls(args: &ServerTlsArgs) -> Result<Option<ServerTls>, ConfigError> {
     let identity = pair("grpc", &args.grpc_cert, &args.grpc_key)?;
     let client_ca = readable("grpc-ca", &args.grpc_ca)?;
     if let (None, Some(ca)) = (&identity, &client_ca) {
@@ -258,7 +268,8 @@ fn server_tls(args: &ServeArgs) -> Result<Option<ServerTls>, ConfigError> {
     Ok(identity.map(|identity| ServerTls { identity, client_ca }))
 }
 
-fn tablet_tls(args: &ServeArgs) -> Result<Option<TabletTls>, ConfigError> {
+/// TLS towards tablets, when an authority is given.
+pub fn tablet_tls(args: &TabletTlsArgs) -> Result<Option<TabletTls>, ConfigError> {
     let identity = pair("tablet-manager-grpc", &args.tablet_manager_grpc_cert, &args.tablet_manager_grpc_key)?;
     let server_name = args.tablet_manager_grpc_server_name.clone().filter(|name| !name.is_empty());
     match (readable("tablet-manager-grpc-ca", &args.tablet_manager_grpc_ca)?, identity) {

@@ -65,7 +65,7 @@ fn a_setting_that_cannot_be_is_named_with_value_and_remedy() {
         ("--topo-implementation zk2", ["--topo-implementation zk2", "only etcd", "use etcd2"]),
         ("--topo-global-server-address etcd1", ["--topo-global-server-address etcd1", "no address", "host:port"]),
         ("--topo-global-server-address=", ["--topo-global-server-address", "missing", "host:port"]),
-        ("--topo-global-root vitess", ["--topo-global-root vitess", "root of etcd", "use /vitess/global"]),
+        ("--topo-global-root=", ["--topo-global-root", "missing", "use /vitess/global"]),
         ("--cell global", ["--cell global", "not a valid cell", "cell in which"]),
         ("--bind-address 1.2.3.4:80", ["--bind-address 1.2.3.4:80", "not an address", "port has a flag"]),
         ("--port 70000", ["--port", "70000", "65535"]),

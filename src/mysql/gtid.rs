@@ -29,8 +29,12 @@ use tag::Tag;
 
 /// A set of transactions, with MySQL 8.3 tags.
 ///
-/// Prints as MySQL does apart from the newlines that MySQL puts between items: `uuid:1-5:7:tag:1-3,uuid2:4`. Reads the same, liberally: spaces, newlines, empty items, repeated UUIDs,
-/// upper case, intervals in any order, overlapping, or ending before they start.
+/// Prints as MySQL does, apart from the newlines that MySQL puts between items: `uuid:1-5:7:tag:1-3,uuid2:4`.
+/// Reads the same, liberally: spaces, newlines, empty items, repeated UUIDs, upper case, intervals in any order,
+/// overlapping, or ending before they start.
+///
+/// # Errors
+/// Reading fails on anything else, with the item, the part of it and the byte at fault; nothing of such a text is used.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct GtidSet {
     /// Sorted by key, each key once, none without intervals.
@@ -59,7 +63,11 @@ impl GtidSet {
 
     /// Whether every transaction of `other` is in this set; sets may well contain each other in neither direction.
     pub fn contains(&self, other: &GtidSet) -> bool {
-        other.sources.iter().all(|wanted| interval::contains(self.intervals(wanted.key), &wanted.intervals))
+        let mut held = self.sources.iter();
+        other.sources.iter().all(|wanted| {
+            let next = held.find(|source| source.key >= wanted.key);
+            next.is_some_and(|source| source.key == wanted.key && interval::contains(&source.intervals, &wanted.intervals))
+        })
     }
 
     /// The transactions that are in either set.
@@ -94,14 +102,9 @@ impl GtidSet {
 
     /// The highest sequence number among the untagged transactions of `server`. Tags count separately and are left out.
     pub fn last_sequence(&self, server: ServerUuid) -> Option<u64> {
-        self.intervals(SourceKey { uuid: server, tag: Tag::NONE }).last().map(|interval| interval.last)
-    }
-
-    fn intervals(&self, key: SourceKey) -> &[Interval] {
-        match self.sources.binary_search_by_key(&key, |source| source.key) {
-            Ok(found) => &self.sources[found].intervals,
-            Err(_) => &[],
-        }
+        let untagged = SourceKey { uuid: server, tag: Tag::NONE };
+        let found = self.sources.binary_search_by_key(&untagged, |source| source.key).ok()?;
+        self.sources[found].intervals.last().map(|interval| interval.last)
     }
 
     fn filter(&self, keep: impl Fn(SourceKey) -> bool) -> GtidSet {

@@ -1,5 +1,6 @@
-//! What we know of MySQL itself: GTID sets and positions (pure).
+//! What we know of MySQL itself: connections, GTID sets and positions (the last two pure).
 
+pub mod conn;
 pub mod gtid;
 pub mod position;
 

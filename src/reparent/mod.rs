@@ -132,6 +132,8 @@ pub struct Outcome {
     pub result: Result<Promoted, ReparentError>,
     /// From the lock to the end; zero when the lock was not had.
     pub took: Duration,
+    /// The steps that ended, each with its duration.
+    pub steps: Vec<(Step, Duration)>,
 }
 
 /// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
@@ -198,7 +200,7 @@ impl Hands {
                 }
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }
-            let outcome = Outcome { events: run.events, result, took };
+            let outcome = Outcome { events: run.events, result, took, steps: run.steps };
             if let Some(call) = on_finished {
                 call(&run.shard, &outcome);
             }
@@ -206,9 +208,13 @@ impl Hands {
         });
         let outcome = task.await;
         caller.disarm();
-        outcome.unwrap_or_else(|_| {
+        outcome.unwrap_or_else(|error| {
+            // A panic is a fault of ours, which the caller's server turns into an answer; nothing else but the end of the process stops a task.
+            if error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            }
             let result = Err(ReparentError::Stopping { shard: shard.clone() });
-            Outcome { events: Vec::new(), result, took: Duration::ZERO }
+            Outcome { events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new() }
         })
     }
 

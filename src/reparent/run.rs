@@ -33,12 +33,25 @@ pub(super) struct Run {
     pub cancel: CancellationToken,
     pub events: Vec<ReparentEvent>,
     pub locked_at: Option<Instant>,
+    /// Steps that ended, in order, each with its duration.
+    pub steps: Vec<(Step, Duration)>,
+    edge_at: Instant,
     lock: Option<ShardLock>,
 }
 
 impl Run {
     pub fn new(hands: Hands, shard: ShardId, cancel: CancellationToken) -> Self {
-        Self { hands, shard, action: String::new(), cancel, events: Vec::new(), locked_at: None, lock: None }
+        Self {
+            hands,
+            shard,
+            action: String::new(),
+            cancel,
+            events: Vec::new(),
+            locked_at: None,
+            steps: Vec::new(),
+            edge_at: Instant::now(),
+            lock: None,
+        }
     }
 
     /// Says a line to the caller and the log.
@@ -165,7 +178,12 @@ impl Run {
     }
 
     /// An edge of a step: where a test may let the process die.
-    pub async fn edge(&self, step: Step, edge: Edge) {
+    pub async fn edge(&mut self, step: Step, edge: Edge) {
+        let now = Instant::now();
+        let since = now - std::mem::replace(&mut self.edge_at, now);
+        if edge == Edge::After {
+            self.steps.push((step, since));
+        }
         if self.hands.settings.die_at == Some(DieAt { step, edge }) {
             tracing::error!(shard = %self.shard, %step, ?edge, "dying here as VTELECTOR_DIE_AT demands");
             die().await;

@@ -2,7 +2,7 @@
 
 pub mod grpc;
 mod http;
-mod listen;
+pub(crate) mod listen;
 mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -63,6 +63,9 @@ impl Parts {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
             counted.planned_reparent(&shard.keyspace, &shard.shard, outcome.result.is_ok(), outcome.took);
+            for (step, took) in &outcome.steps {
+                counted.reparent_step(step.name(), *took);
+            }
         };
         Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
     }

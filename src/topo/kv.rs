@@ -107,7 +107,14 @@ pub struct Watch {
     /// Events in order of revision. The channel is bounded: a reader that stands still ends the watch.
     pub events: tokio::sync::mpsc::Receiver<WatchEvent>,
     /// Ends the task that feeds the channel when the watch is dropped.
-    pub(crate) _owner: tokio_util::sync::DropGuard,
+    _owner: tokio_util::sync::DropGuard,
+}
+
+impl Watch {
+    /// A watch that is fed through this channel by a task that `owner` stops.
+    pub fn new(events: tokio::sync::mpsc::Receiver<WatchEvent>, owner: tokio_util::sync::DropGuard) -> Self {
+        Self { events, _owner: owner }
+    }
 }
 
 /// A key-value store with etcd's semantics. Keys are full paths. Every call has its own deadline inside.

@@ -295,6 +295,6 @@ impl Kv for MemoryKv {
         if fits {
             state.watchers.push((prefix.to_owned(), sender));
         }
-        Ok(Watch { events, _owner: self.stop.child_token().drop_guard() })
+        Ok(Watch::new(events, self.stop.child_token().drop_guard()))
     }
 }

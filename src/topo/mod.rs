@@ -11,9 +11,12 @@ mod memory;
 mod names;
 mod queue;
 mod records;
+mod snapshot;
+mod source;
 mod stores;
 mod tablets;
 mod unknown;
+mod watcher;
 
 pub use error::TopoError;
 pub use etcd::EtcdKv;
@@ -22,5 +25,10 @@ pub use lock::{LockLost, LockOr, ShardLock};
 pub use memory::MemoryKv;
 pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range};
 pub use records::Versioned;
+pub use snapshot::{CellView, Freshness, Snapshot};
 pub use stores::{Stores, Topo, TopoPath, TopoSettings, TopoTls};
 pub use tablets::ShardTablets;
+pub use watcher::Watcher;
+
+#[cfg(test)]
+mod tests;

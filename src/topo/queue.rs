@@ -19,8 +19,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// What a lock's contents say about its holder.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    host: String,
-    user: String,
+    pub host: String,
+    pub user: String,
 }
 
 impl Identity {
@@ -283,7 +283,9 @@ impl Queue<'_> {
                 if retry >= self.deadline {
                     return Err(TopoError::Kv { doing: format!("waiting for the lock on {}", self.what), source });
                 }
-                sleep_until(retry).await;
+                if let Ok(reason) = timeout_at(retry, place.lost()).await {
+                    return Err(TopoError::LockLost { what: self.what.to_owned(), reason });
+                }
             }
         }
     }

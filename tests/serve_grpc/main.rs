@@ -9,6 +9,7 @@ mod fake;
 mod faults;
 mod process;
 mod records;
+mod reparents;
 mod tablets;
 mod tls;
 mod world;

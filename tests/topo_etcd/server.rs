@@ -1,28 +1,26 @@
 //! An etcd of the test's own, on loopback, gone when the test ends.
 
-use std::{net::TcpListener, path::Path, process::Stdio, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
+use vtelector::{
+    sandbox::{Process, Signal, TempFolder, eventually},
+    topo::{EtcdKv, Kv, Topo, TopoSettings},
 };
-use vtelector::topo::{EtcdKv, Kv, Topo, TopoSettings};
 
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running etcd.
 pub struct Etcd {
-    process: Child,
+    process: Process,
     args: Vec<String>,
     scheme: &'static str,
     /// `host:port` for clients.
     pub address: String,
-    dir: TempDir,
+    folder: TempFolder,
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    vtelector::sandbox::free_port().unwrap()
 }
 
 impl Etcd {
@@ -34,10 +32,10 @@ impl Etcd {
 
     /// Starts one with more flags; the caller waits until it answers.
     pub fn start_with(scheme: &'static str, flags: &[String]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_port(), free_port());
-        let (client_url, peer_url) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-        let data = dir.path().join("data").display().to_string();
+        let folder = TempFolder::new().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let (client_url, peer_url) = (format!("{scheme}://{address}"), format!("http://127.0.0.1:{}", free_port()));
+        let data = folder.path().join("data").display().to_string();
         let mut args: Vec<String> = [
             ("--data-dir", data.as_str()),
             ("--listen-client-urls", &client_url),
@@ -53,25 +51,17 @@ impl Etcd {
         .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
         .collect();
         args.extend_from_slice(flags);
-        let process = spawn(&args, dir.path());
-        Self { process, args, scheme, address: format!("127.0.0.1:{client}"), dir }
+        Self { process: run(&args, &folder), args, scheme, address, folder }
     }
 
     pub async fn wait_until_healthy(&mut self) {
         assert_eq!(self.scheme, "http", "the caller knows how to ask an etcd with TLS");
         let kv = self.kv();
-        let deadline = Instant::now() + START_TIMEOUT;
-        while let Err(error) = kv.get("/health").await {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("etcd ended with {status}: {}", self.log());
-            }
-            assert!(Instant::now() < deadline, "etcd did not come up: {error}; {}", self.log());
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        let answers = async || {
+            self.process.check_running().map_err(|error| error.to_string())?;
+            kv.get("/health").await.map_err(|error| error.to_string())
+        };
+        eventually("an etcd that answers", LIMIT, answers).await.unwrap();
     }
 
     pub fn kv(&self) -> EtcdKv {
@@ -96,33 +86,35 @@ impl Etcd {
         etcd_client::Client::connect([&self.address], None).await.unwrap()
     }
 
-    /// Sends a signal such as `STOP` or `CONT`.
+    /// Sends `STOP` or `CONT`; returns when all threads have obeyed, for they go on for a moment.
     pub async fn signal(&self, signal: &str) {
-        let pid = self.process.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args([format!("-{signal}"), pid]).status().await.unwrap().success());
+        let freeze = signal == "STOP";
+        self.process.signal(if freeze { Signal::Freeze } else { Signal::Thaw }).unwrap();
+        let threads = format!("/proc/{}/task", self.process.id());
+        let obeys = |thread: std::io::Result<std::fs::DirEntry>| {
+            // The state stands after the name, which is in parentheses.
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T') == freeze)
+        };
+        let all_obey = async || std::fs::read_dir(&threads).unwrap().all(obeys).then_some(()).ok_or("some thread does not");
+        eventually(&format!("an etcd that obeys SIG{signal}"), LIMIT, all_obey).await.unwrap();
     }
 
     pub async fn kill(&mut self) {
-        self.process.start_kill().unwrap();
-        timeout(START_TIMEOUT, self.process.wait()).await.unwrap().unwrap();
+        self.process.kill();
     }
 
     /// Starts it again on its data and its ports.
     pub async fn restart(&mut self) {
         self.kill().await;
-        self.process = spawn(&self.args, self.dir.path());
+        self.process = run(&self.args, &self.folder);
         self.wait_until_healthy().await;
     }
 }
 
-fn spawn(args: &[String], dir: &Path) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new("etcd")
-        .args(args)
-        .env_remove("ETCD_NAME")
-        .stdout(Stdio::null())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|error| panic!("this test needs the program etcd on the PATH: {error}"))
+fn run(args: &[String], folder: &TempFolder) -> Process {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program: Option<PathBuf> = std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|file| file.is_file());
+    let program = program.expect("this test needs the program etcd on the PATH; `make test` sees to that");
+    Process::start("etcd", &program, args, &[], &folder.path().join("log")).unwrap()
 }

@@ -112,6 +112,7 @@ fn files_compare_by_name_as_text_and_then_by_position() {
     assert!(position("FilePos/bin.000002:4").contains(&position("FilePos/bin.000001:900")));
     assert!(position("FilePos/bin.000001:900").contains(&position("FilePos/bin.000001:90")));
     assert!(!position("FilePos/bin.000001:90").contains(&position("FilePos/bin.000001:900")));
+    assert!(position("FilePos/bin.000001:90").contains(&position("FilePos/bin.000001:90")));
     // As text, 9 comes after 10: so it is in Vitess, and servers pad the number for that reason.
     assert!(position("FilePos/bin.9:4").contains(&position("FilePos/bin.10:4")));
     assert!(position("FilePos/:0").is_zero() && !position("FilePos/bin.000001:4").is_zero());

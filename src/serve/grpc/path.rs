@@ -74,8 +74,9 @@ fn words(schema: &DescriptorPool, path: &str, value: &[u8], as_json: bool) -> Re
         let lines = record.to_text_format_with_options(&FormatOptions::new().pretty(true));
         return Ok(lines.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
-    // Vitess keeps the proto's names, and prints in two spaces.
+    // Vitess keeps the proto's names and order, and indents by two spaces.
+    let mut json = Vec::new();
     let names = SerializeOptions::new().use_proto_field_name(true);
-    let json = record.serialize_with_options(serde_json::value::Serializer, &names).map_err(|e| garbage(e.to_string()))?;
-    serde_json::to_string_pretty(&json).map_err(|e| garbage(e.to_string()))
+    record.serialize_with_options(&mut serde_json::Serializer::pretty(&mut json), &names).map_err(|e| garbage(e.to_string()))?;
+    String::from_utf8(json).map_err(|e| garbage(e.to_string()))
 }

@@ -61,9 +61,14 @@ async fn by_alias(context: &Context, request: &GetTabletsRequest) -> Result<Vec<
     for alias in &request.tablet_aliases {
         aliases.push(input::alias("tablet_aliases", Some(alias))?);
     }
-    let read = at_once(
-        aliases.into_iter().map(|alias| async move { context.topo.tablet(&alias).await.map(|tablet| vec![tablet.value]) }),
-    );
+    let read = at_once(aliases.into_iter().map(|alias| async move {
+        match context.topo.tablet(&alias).await {
+            Ok(tablet) => Ok(vec![tablet.value]),
+            // A list of aliases may be older than the records; Vitess leaves out what is gone, strict or not.
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }));
     tolerated(read.await, request.strict)
 }
 

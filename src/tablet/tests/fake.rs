@@ -1,4 +1,4 @@
-//! A tablet that records what it is asked and answers what it is told.
+//! A gRPC server, mostly a tablet, that records what it is asked and answers what it is told.
 
 use std::{
     collections::VecDeque,
@@ -32,7 +32,7 @@ use crate::{
 
 /// What the fake tablet does with a call.
 #[derive(Clone)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// A message and status OK.
     Message(Vec<u8>),
     /// An error.
@@ -45,10 +45,10 @@ pub(super) enum Answer {
 
 /// One call as it arrived.
 #[derive(Clone)]
-pub(super) struct Received {
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) message: Bytes,
+pub(crate) struct Received {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) message: Bytes,
 }
 
 #[derive(Default)]
@@ -60,18 +60,18 @@ struct Shared {
 }
 
 /// A running fake tablet; dropping it cuts its connections.
-pub(super) struct FakeTablet {
-    pub(super) address: SocketAddr,
+pub(crate) struct FakeTablet {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
 
 impl FakeTablet {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_on("127.0.0.1:0", None).await
     }
 
-    pub(super) async fn start_on(address: &str, tls: Option<ServerConfig>) -> Self {
+    pub(crate) async fn start_on(address: &str, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -82,30 +82,30 @@ impl FakeTablet {
     }
 
     /// The next call gets this answer; without one it gets an empty message.
-    pub(super) fn answer(&self, answer: Answer) {
+    pub(crate) fn answer(&self, answer: Answer) {
         self.shared.script.lock().unwrap().push_back(answer);
     }
 
-    pub(super) fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap().clone()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until so many calls have arrived.
-    pub(super) async fn has_received(&self, calls: usize) {
+    pub(crate) async fn has_received(&self, calls: usize) {
         while self.shared.received.lock().unwrap().len() < calls {
             tokio::time::timeout(Duration::from_secs(5), self.shared.arrived.notified()).await.unwrap();
         }
     }
 
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 
-    pub(super) fn tablet(&self) -> topodata::Tablet {
+    pub(crate) fn tablet(&self) -> topodata::Tablet {
         tablet_at(self.address.port())
     }
 }
@@ -163,7 +163,7 @@ fn with_message(message: &[u8]) -> Response<Body> {
 }
 
 /// The record of a tablet whose grpc port is this one.
-pub(super) fn tablet_at(port: u16) -> topodata::Tablet {
+pub(crate) fn tablet_at(port: u16) -> topodata::Tablet {
     topodata::Tablet {
         alias: Some(topodata::TabletAlias { cell: "zone1".to_owned(), uid: 101 }),
         hostname: "127.0.0.1".to_owned(),
@@ -174,11 +174,11 @@ pub(super) fn tablet_at(port: u16) -> topodata::Tablet {
 }
 
 /// A client that gives a connection 300 ms.
-pub(super) fn client() -> GrpcTabletManager {
+pub(crate) fn client() -> GrpcTabletManager {
     GrpcTabletManager::new(TabletSettings { connect_timeout: Duration::from_millis(300), tls: None }).unwrap()
 }
 
 /// A call with this limit.
-pub(super) fn within_ms(limit_ms: u64) -> Call {
+pub(crate) fn within_ms(limit_ms: u64) -> Call {
     Call::read(Duration::from_millis(limit_ms))
 }

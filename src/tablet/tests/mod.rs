@@ -1,7 +1,7 @@
 //! The client against real sockets.
 
 mod calls;
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod links;
 mod tls;

@@ -35,11 +35,25 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// What is attempted, for errors: a verb and its object.
 #[derive(Clone, Copy)]
-pub(super) struct Operation<'a>(pub &'static str, pub &'a str);
+pub(super) struct Operation<'a> {
+    verb: &'static str,
+    object: &'a str,
+    writes: bool,
+}
+
+impl<'a> Operation<'a> {
+    pub fn read(verb: &'static str, object: &'a str) -> Self {
+        Self { verb, object, writes: false }
+    }
+
+    pub fn write(verb: &'static str, object: &'a str) -> Self {
+        Self { verb, object, writes: true }
+    }
+}
 
 impl fmt::Display for Operation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, self.1)
+        write!(f, "{} {}", self.verb, self.object)
     }
 }
 
@@ -188,7 +202,8 @@ impl Links {
     }
 
     /// The error that names operation and endpoints.
-    pub fn unreachable(&self, operation: Operation<'_>, reason: String, unknown_outcome: bool) -> KvError {
+    pub fn unreachable(&self, operation: Operation<'_>, reason: String, sent: bool) -> KvError {
+        let unknown_outcome = operation.writes && sent;
         KvError::Unreachable { operation: operation.to_string(), endpoints: self.addresses(), reason, unknown_outcome }
     }
 
@@ -244,7 +259,7 @@ impl Links {
         if let Some(tls) = &self.tls {
             options = options.with_tls(tls_options(tls).await?);
         }
-        let client = Client::connect([address], Some(options)).await.map_err(|error| chain(&error))?;
+        let client = Client::connect([address], Some(options)).await.map_err(|error| explain(&error))?;
         Ok(Conn {
             kv: client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX),
             lease: client.lease_client(),
@@ -292,7 +307,8 @@ fn classify(error: Error) -> Failure {
     match error {
         Error::GRpcStatus(status) if status.source().is_some() => {
             // A status with a cause was made on this side: the transport failed.
-            if never_sent(&status) { Failure::NotSent(chain(&status)) } else { Failure::NoAnswer(chain(&status)) }
+            let reason = with_last_cause(status.message(), &status);
+            if never_sent(&status) { Failure::NotSent(reason) } else { Failure::NoAnswer(reason) }
         }
         Error::GRpcStatus(status) => match status.code() {
             Code::NotFound
@@ -306,36 +322,34 @@ fn classify(error: Error) -> Failure {
             | Code::Unimplemented => Failure::Refused(Box::new(status)),
             _ => Failure::NoAnswer(status.message().to_owned()),
         },
-        error @ (Error::InvalidArgs(_) | Error::InvalidUri(_)) => Failure::NotSent(chain(&error)),
-        error => Failure::NoAnswer(chain(&error)),
+        error @ (Error::InvalidArgs(_) | Error::InvalidUri(_)) => Failure::NotSent(explain(&error)),
+        error => Failure::NoAnswer(explain(&error)),
     }
 }
 
 fn never_sent(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status).any(|cause| cause.is::<ConnectError>())
+}
+
+/// The causes of an error, the nearest first.
+fn causes<'a>(error: &'a dyn std::error::Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// The words of an error and of its last cause, which usually says most.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = match (error as &dyn std::error::Error).to_string() {
-        long if long.starts_with("code: ") || long.starts_with("status: ") => String::new(),
-        text => text,
-    };
-    let mut cause = error.source();
-    let mut last = None;
-    while let Some(error) = cause {
-        last = Some(error.to_string());
-        cause = error.source();
+fn explain(error: &Error) -> String {
+    match error {
+        Error::GRpcStatus(status) => with_last_cause(status.message(), status),
+        Error::TransportError(error) => with_last_cause(&error.to_string(), error),
+        error => error.to_string(),
     }
-    if let Some(last) = last.filter(|last| !text.contains(last.as_str())) {
-        text = if text.is_empty() { last } else { format!("{text}: {last}") };
+}
+
+fn with_last_cause(text: &str, error: &dyn std::error::Error) -> String {
+    let last = causes(error).last().map(ToString::to_string);
+    match last {
+        Some(last) if text.is_empty() => last,
+        Some(last) if !text.contains(last.as_str()) => format!("{text}: {last}"),
+        _ => text.to_owned(),
     }
-    text
 }

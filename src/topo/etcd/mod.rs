@@ -81,30 +81,30 @@ impl EtcdKv {
 #[async_trait]
 impl Kv for EtcdKv {
     async fn get(&self, key: &str) -> Result<Option<KvEntry>, KvError> {
-        let (mut entries, _) = self.range(Operation("reading", key), key, GetOptions::new()).await?;
+        let (mut entries, _) = self.range(Operation::read("reading", key), key, GetOptions::new()).await?;
         Ok(entries.pop())
     }
 
     async fn get_at(&self, key: &str, revision: Version) -> Result<Option<KvEntry>, KvError> {
-        let operation = Operation("reading an older version of", key);
+        let operation = Operation::read("reading an older version of", key);
         let found = self.range(operation, key, GetOptions::new().with_revision(revision)).await;
         let (mut entries, _) = found.map_err(|error| compacted(error, revision))?;
         Ok(entries.pop())
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, KvError> {
-        let (entries, revision) = self.range(Operation("listing", prefix), prefix, GetOptions::new().with_prefix()).await?;
+        let (entries, revision) = self.range(Operation::read("listing", prefix), prefix, GetOptions::new().with_prefix()).await?;
         Ok(Listing { entries, revision })
     }
 
     async fn list_keys(&self, prefix: &str) -> Result<Listing, KvError> {
         let options = GetOptions::new().with_prefix().with_keys_only();
-        let (entries, revision) = self.range(Operation("listing", prefix), prefix, options).await?;
+        let (entries, revision) = self.range(Operation::read("listing", prefix), prefix, options).await?;
         Ok(Listing { entries, revision })
     }
 
     async fn create(&self, key: &str, value: Vec<u8>, lease: Option<LeaseId>) -> Result<Version, KvError> {
-        let operation = Operation("creating", key);
+        let operation = Operation::write("creating", key);
         let put = TxnOp::put(key, value.clone(), lease.map(|lease| PutOptions::new().with_lease(lease)));
         let absent = Compare::version(key, CompareOp::Equal, 0);
         let txn = Txn::new().when([absent]).and_then([put]).or_else([TxnOp::get(key, None)]);
@@ -129,7 +129,7 @@ impl Kv for EtcdKv {
     }
 
     async fn update(&self, key: &str, value: Vec<u8>, expected: Version) -> Result<Version, KvError> {
-        let operation = Operation("updating", key);
+        let operation = Operation::write("updating", key);
         let unchanged = Compare::mod_revision(key, CompareOp::Equal, expected);
         let put = TxnOp::put(key, value.clone(), None);
         let txn = Txn::new().when([unchanged]).and_then([put]).or_else([TxnOp::get(key, None)]);
@@ -146,14 +146,14 @@ impl Kv for EtcdKv {
     }
 
     async fn put(&self, key: &str, value: Vec<u8>) -> Result<Version, KvError> {
-        let operation = Operation("writing", key);
+        let operation = Operation::write("writing", key);
         let txn = Txn::new().and_then([TxnOp::put(key, value, None)]);
         let answer = self.txn(operation, txn).await.map_err(|error| self.failed(operation, error))?;
         Ok(revision(&answer.value))
     }
 
     async fn delete(&self, key: &str, expected: Option<Version>) -> Result<bool, KvError> {
-        let operation = Operation("deleting", key);
+        let operation = Operation::write("deleting", key);
         let unchanged = expected.map(|expected| Compare::mod_revision(key, CompareOp::Equal, expected));
         let delete = TxnOp::delete(key, None::<DeleteOptions>);
         let txn = Txn::new().when(unchanged.into_iter().collect::<Vec<_>>()).and_then([delete]).or_else([TxnOp::get(key, None)]);
@@ -170,7 +170,7 @@ impl Kv for EtcdKv {
     }
 
     async fn put_guarded(&self, guard: (&str, Version), key: &str, value: Vec<u8>) -> Result<Option<Version>, KvError> {
-        let operation = Operation("writing", key);
+        let operation = Operation::write("writing", key);
         let (guard, create_revision) = guard;
         let held = Compare::create_revision(guard, CompareOp::Equal, create_revision);
         let txn = Txn::new().when([held]).and_then([TxnOp::put(key, value, None)]);
@@ -184,7 +184,7 @@ impl Kv for EtcdKv {
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, KvError> {
-        let operation = Operation("granting", "a lease");
+        let operation = Operation::write("granting", "a lease");
         let ttl_s = ttl.as_secs_f64().ceil().max(1.0) as i64;
         let answer = self.links.call(operation, self.links.request_timeout(), |conn| {
             let mut lease = conn.lease;
@@ -195,7 +195,7 @@ impl Kv for EtcdKv {
 
     async fn lease_keepalive(&self, lease: LeaseId) -> Result<Duration, KvError> {
         let name = format!("lease {lease}");
-        let operation = Operation("keeping alive", &name);
+        let operation = Operation::read("keeping alive", &name);
         let limit = self.links.request_timeout().min(KEEPALIVE_TIMEOUT_MAX);
         let answer = self.links.call(operation, limit, |conn| {
             let mut client = conn.lease;
@@ -218,7 +218,7 @@ impl Kv for EtcdKv {
 
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), KvError> {
         let name = format!("lease {lease}");
-        let operation = Operation("revoking", &name);
+        let operation = Operation::write("revoking", &name);
         let answer = self.links.call(operation, self.links.request_timeout(), |conn| {
             let mut client = conn.lease;
             async move { client.revoke(lease).await }
@@ -232,7 +232,7 @@ impl Kv for EtcdKv {
 
     async fn watch(&self, prefix: &str, from: Version) -> Result<Watch, KvError> {
         // etcd tells a watch only later that its start is gone; a read of that revision tells at once.
-        let operation = Operation("watching", prefix);
+        let operation = Operation::read("watching", prefix);
         let probe = GetOptions::new().with_prefix().with_keys_only().with_limit(1).with_revision(from);
         match self.range(operation, prefix, probe).await.map_err(|error| compacted(error, from)) {
             Err(KvError::Refused { reason, .. }) if reason.contains("future revision") => {}

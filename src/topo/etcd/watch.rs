@@ -20,7 +20,7 @@ const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl EtcdKv {
     pub(super) async fn open_watch(&self, prefix: &str, from: Version) -> Result<Watch, KvError> {
-        let operation = Operation("watching", prefix);
+        let operation = Operation::read("watching", prefix);
         let options = WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
         let opened = self.links.call(operation, self.links.request_timeout(), |conn| {
             let (mut client, options) = (conn.watch, options.clone());
@@ -42,7 +42,7 @@ impl EtcdKv {
         let stop = self.stop.child_token();
         let (sender, events) = mpsc::channel(QUEUE_MAX);
         self.tasks.spawn(feed(stream, sender, stop.clone(), prefix.to_owned()));
-        Ok(Watch { events, _owner: stop.drop_guard() })
+        Ok(Watch::new(events, stop.drop_guard()))
     }
 }
 

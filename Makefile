@@ -1,0 +1,48 @@
+# One command a job; CI runs the same ones. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+TOOLS := target/tools/bin
+DENY  := target/tools/cargo/bin/cargo-deny
+DENY_VERSION := 0.20.2
+
+# mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
+WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
+
+.PHONY: help demo test tools lint deny bench build measure-planned measure-rest
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
+
+demo: tools ## a small live cluster: planned reparents every few seconds until Ctrl-C; TOUR=1: one round trip, checked
+	cargo build --release
+	$(WITH_TOOLS) target/release/vtelector demo $(if $(TOUR),--tour)
+
+test: tools ## every test, on real etcd and real mysqld
+	$(WITH_TOOLS) cargo test --all-targets
+	cargo test --doc
+
+tools: ## mysqld and etcd below target/, where PATH has none
+	deploy/tools/install
+
+build: ## the release binary
+	cargo build --release
+
+lint: ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+deny: $(DENY) ## banned crates, licences, sources
+	$(DENY) check bans licenses sources
+
+$(DENY):
+	cargo install --quiet --locked --root target/tools/cargo --version $(DENY_VERSION) cargo-deny
+
+bench: ## speed of the pure parts
+	cargo bench
+
+measure-planned: tools ## 100 planned reparents under writes: write gap and call time, p50 and p99
+	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_planned
+
+measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
+	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
