@@ -171,28 +171,31 @@ impl World {
     /// What must hold when everything is over, with that tablet as primary.
     pub async fn check(&self, primary: &str) {
         let primary = alias(primary);
-        let inner = self.lock();
-        assert_eq!(inner.violations, Vec::<String>::new());
-        let writable: Vec<_> = inner.servers.iter().filter(|(_, server)| server.writable()).map(|(alias, _)| alias).collect();
-        assert_eq!(writable, [&primary], "who accepts writes");
-        let policy = policy(self.policy).unwrap();
-        let member = |alias: &TabletAlias| Member { alias: alias.clone(), tablet_type: inner.servers[alias].tablet_type };
-        assert_eq!(
-            inner.servers[&primary].semi_sync_primary,
-            policy.acks_needed(&member(&primary)) > 0,
-            "semi-sync of the primary"
-        );
-        assert!(inner.servers[&primary].executed.contains(&inner.acked), "an acknowledged write was lost");
-        for (alias, server) in inner.servers.iter().filter(|(alias, server)| **alias != primary && !server.down) {
-            assert!(server.replicates_from(&primary) && server.sql, "{alias} follows: {server:?}");
-            assert_eq!(server.semi_sync_replica, policy.may_ack(&member(&primary), &member(alias)), "semi-sync of {alias}");
-            assert!(inner.servers[&primary].executed.contains(&server.executed), "{alias} is errant");
-            assert_ne!(server.tablet_type, topodata::TabletType::Primary, "{alias} is recorded as PRIMARY");
-        }
-        drop(inner);
+        self.check_servers(&primary);
         assert!(self.lock_is_free().await, "the shard lock is free");
         let shard = self.topo.shard(&self.shard).await.unwrap().value;
         assert_eq!(shard.primary_alias, Some((&primary).into()), "the shard record");
+    }
+
+    fn check_servers(&self, primary: &TabletAlias) {
+        let inner = self.lock();
+        assert_eq!(inner.violations, Vec::<String>::new());
+        let writable: Vec<_> = inner.servers.iter().filter(|(_, server)| server.writable()).map(|(alias, _)| alias).collect();
+        assert_eq!(writable, [primary], "who accepts writes");
+        let policy = policy(self.policy).unwrap();
+        let member = |alias: &TabletAlias| Member { alias: alias.clone(), tablet_type: inner.servers[alias].tablet_type };
+        assert_eq!(
+            inner.servers[primary].semi_sync_primary,
+            policy.acks_needed(&member(primary)) > 0,
+            "semi-sync of the primary"
+        );
+        assert!(inner.servers[primary].executed.contains(&inner.acked), "an acknowledged write was lost");
+        for (alias, server) in inner.servers.iter().filter(|(alias, server)| **alias != *primary && !server.down) {
+            assert!(server.replicates_from(primary) && server.sql, "{alias} follows: {server:?}");
+            assert_eq!(server.semi_sync_replica, policy.may_ack(&member(primary), &member(alias)), "semi-sync of {alias}");
+            assert!(inner.servers[primary].executed.contains(&server.executed), "{alias} is errant");
+            assert_ne!(server.tablet_type, topodata::TabletType::Primary, "{alias} is recorded as PRIMARY");
+        }
     }
 
     /// Keys of the lock's queue.
