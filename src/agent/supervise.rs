@@ -28,6 +28,8 @@ const UPTIME_SLACK: Duration = Duration::from_secs(2);
 struct Incarnation {
     started: Instant,
     connection: u32,
+    /// Thread id of its main thread, which is its process id; `None` without performance_schema.
+    process: Option<u64>,
 }
 
 impl Incarnation {
@@ -35,12 +37,15 @@ impl Incarnation {
         let row = conn.query_one("SHOW GLOBAL STATUS LIKE 'Uptime'", deadline).await?;
         let uptime = Duration::from_secs(row.at(1).and_then(|s| s.parse().ok()).unwrap_or(0));
         let now = Instant::now();
-        Ok(Self { started: now.checked_sub(uptime).unwrap_or(now), connection: conn.id() })
+        let main = "SELECT thread_os_id FROM performance_schema.threads WHERE name = 'thread/sql/main'";
+        let process = conn.query(main, deadline).await?.first().and_then(|row| row.at(0)?.parse().ok());
+        Ok(Self { started: now.checked_sub(uptime).unwrap_or(now), connection: conn.id(), process })
     }
 
-    /// Whether `later` is another run: it started later, or its connections are counted anew.
+    /// Whether `later` is another run: it started later, its connections are counted anew, or it is another process (in a container
+    /// the id may be the same; a restart within seconds can be told by it alone).
     fn replaced_by(&self, later: &Self) -> bool {
-        later.started > self.started + UPTIME_SLACK || later.connection <= self.connection
+        later.started > self.started + UPTIME_SLACK || later.connection <= self.connection || later.process != self.process
     }
 }
 

@@ -62,11 +62,12 @@ impl Shape {
 /// A MySQL server and its agent.
 #[derive(Debug)]
 pub struct Tablet {
+    // Ended before the server that it watches.
+    agent: Option<Process>,
     /// The server.
     pub mysqld: Mysqld,
     /// The agent's gRPC port.
     pub grpc_port: u16,
-    agent: Option<Process>,
     folder: PathBuf,
 }
 
