@@ -1,4 +1,5 @@
 //! Planned reparents of a real cluster: etcd, MySQL servers, agents, an elector, writers on every server.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
 
