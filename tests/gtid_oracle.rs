@@ -1,5 +1,4 @@
 //! Our GTID sets beside those of a real MySQL server: the same questions, the same answers.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::process::Stdio;
