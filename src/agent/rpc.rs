@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{Agent, AgentError, Context, LOCK_REVISION_KEY};
@@ -420,8 +421,11 @@ impl TabletManager for TabletManagerService {
         &self,
         request: Request<SetReplicationSourceRequest>,
     ) -> Result<Response<SetReplicationSourceResponse>, Status> {
+        // Dropped with this call when its caller goes away; following goes on to its end, the wait after it does not.
+        let caller_gone = CancellationToken::new();
+        let _caller = caller_gone.clone().drop_guard();
         self.act("SetReplicationSource", request, |agent, request, context| async move {
-            agent.set_source(&context, &request).await?;
+            agent.set_source(&context, &request, &caller_gone).await?;
             Ok(SetReplicationSourceResponse {})
         })
         .await

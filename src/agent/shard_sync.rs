@@ -149,7 +149,7 @@ impl Agent {
                     semi_sync: acks,
                     ..SetReplicationSourceRequest::default()
                 };
-                self.set_source_locked(&mut action, &context, &request).await
+                self.set_source_locked(&mut action, &context, &request).await.map(drop)
             }
             None => {
                 self.set_type(TabletType::Replica).await;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Action, Agent, AgentError, Context,
     demote::OFF_DELAY_FOLLOWING,
@@ -26,24 +28,34 @@ impl Agent {
         self: &Arc<Self>,
         context: &Context,
         request: &SetReplicationSourceRequest,
+        caller_gone: &CancellationToken,
     ) -> Result<(), AgentError> {
         let mut action = self.lock(context).await?;
-        self.set_source_locked(&mut action, context, request).await
+        if !self.set_source_locked(&mut action, context, request).await? {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            waited = self.wait_for_source(request, context) => waited,
+            // A row that its dead writer never wrote does not come; whoever comes next needs the lock that is held here.
+            () = caller_gone.cancelled() => Err(AgentError::Deadline("the caller has gone away".to_owned())),
+        }
     }
 
-    /// Unlike vttablet it makes the server super-read-only if it is not, and refuses to follow itself.
+    /// Unlike vttablet it makes the server super-read-only if it is not, and refuses to follow itself. Waits for nothing; whether
+    /// replication was started.
     pub(super) async fn set_source_locked(
         self: &Arc<Self>,
         action: &mut Action,
         context: &Context,
         request: &SetReplicationSourceRequest,
-    ) -> Result<(), AgentError> {
+    ) -> Result<bool, AgentError> {
         let deadline = context.deadline;
         let parent = parent(request)?;
         if parent == self.settings.alias {
             return Err(AgentError::Precondition(format!("{parent} cannot follow itself; name another tablet")));
         }
-        let wait_position = Position::decode(&request.wait_position)?;
+        Position::decode(&request.wait_position)?;
         let record = self.topo.tablet(&parent).await?.value;
         let port = address(&parent, &record)?;
         let mut conn = self.mysql.conn(deadline).await?;
@@ -83,28 +95,20 @@ impl Agent {
         }
         tracing::info!(%parent, semi_sync = request.semi_sync, run, "following");
         self.change(|state| state.replication_problem = None);
-        if run {
-            self.wait_for_source(&mut conn, &wait_position, request.time_created_ns, context).await?;
-        }
-        Ok(())
+        Ok(run)
     }
 
-    async fn wait_for_source(
-        &self,
-        conn: &mut Lease<'_>,
-        position: &Position,
-        time_created_ns: i64,
-        context: &Context,
-    ) -> Result<(), AgentError> {
-        match position {
+    async fn wait_for_source(&self, request: &SetReplicationSourceRequest, context: &Context) -> Result<(), AgentError> {
+        let mut conn = self.mysql.conn(context.deadline).await?;
+        match &Position::decode(&request.wait_position)? {
             Position::None => {}
-            Position::Gtid(set) => replication::wait_for(conn, set, context.deadline).await?,
+            Position::Gtid(set) => replication::wait_for(&mut conn, set, context.deadline).await?,
             Position::Other { flavor, .. } => {
                 return Err(AgentError::Invalid(format!("a position of flavor {flavor} cannot be waited for here")));
             }
         }
-        if time_created_ns != 0 {
-            self.wait_for_journal(conn, time_created_ns, context.deadline).await?;
+        if request.time_created_ns != 0 {
+            self.wait_for_journal(&mut conn, request.time_created_ns, context.deadline).await?;
         }
         Ok(())
     }
