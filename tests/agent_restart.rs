@@ -1,4 +1,5 @@
 //! What the agent does when it, or its mysqld, comes and goes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The ground that the other tests stand on: a real etcd, a real mysqld, and that nothing of them is left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
 
