@@ -1,39 +1,39 @@
 //! Making the old primary read-only, below a second also with real vttablets (safety rules, section 7).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     FailedStep, Mode, ReparentError,
-    dba::{IS_SUPER_READ_ONLY, SET_SUPER_READ_ONLY, START_IO, STOP_IO},
+    dba::{IS_SUPER_READ_ONLY, SET_SUPER_READ_ONLY},
     declared::Declared,
     look::decode,
+    nudge::Nudge,
     run::Run,
 };
 use crate::{
     pb::{replicationdata::PrimaryStatus, topodata::Tablet},
-    tablet::{Call, TabletError, TabletManager},
+    tablet::{Call, TabletError},
     topo::TabletAlias,
 };
-
-/// A demotion that nothing delays has answered by then, or waits for the acknowledgement receiver's poll.
-const NUDGE_AFTER: Duration = Duration::from_millis(15);
-/// A demotion that waits for that poll answers within this time of the nudge; else running transactions hold it up.
-const NUDGE_EFFECT: Duration = Duration::from_millis(40);
-/// Pauses before the next nudges: the thread that was started again must have logged in, or its stop takes MySQL two seconds.
-const NUDGE_PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1000)];
 
 /// What has to be put back if the reparent is given up.
 #[derive(Default)]
 pub(super) struct Undo {
     /// The primary that was sent a demotion.
     pub demoted: Option<TabletAlias>,
-    /// The replica whose IO thread may be stopped.
-    pub stopped_io: Option<TabletAlias>,
-    /// The statement on that replica that may be under way still.
-    pub nudge: Option<JoinHandle<()>>,
+    /// Replicas whose IO thread may be stopped.
+    pub stopped_io: BTreeSet<TabletAlias>,
+    /// Statements on the nudged replica that may be under way still.
+    pub nudge: Option<(TabletAlias, JoinHandle<()>)>,
 }
 
 /// The pair that changes places.
@@ -47,6 +47,10 @@ impl Pair<'_> {
     fn old_record(&self) -> Tablet {
         // The old primary comes from the same map of records; an empty record could not be called, which is an error, not a crash.
         self.declared.tablet(self.old).cloned().unwrap_or_default()
+    }
+
+    fn elect_record(&self) -> Tablet {
+        self.declared.tablet(self.elect).cloned().unwrap_or_default()
     }
 
     fn failed(source: TabletError) -> ReparentError {
@@ -84,18 +88,36 @@ impl Run {
     ) -> Result<String, ReparentError> {
         let demotion = self.send_demotion(pair.old_record());
         let answered = CancellationToken::new();
-        if let Some((alias, record)) = nudged.and_then(|alias| Some((alias, pair.declared.tablet(alias)?.clone()))) {
-            undo.stopped_io = Some(alias.clone());
-            let nudge = Nudge { tablets: self.hands.tablets.clone(), record, call: self.short(), answered: answered.clone() };
-            undo.nudge = Some(self.hands.tasks.spawn(nudge.run()));
+        let elect_stopped = Arc::new(AtomicBool::new(false));
+        if pair.declared.semi_sync_primary(pair.old) {
+            undo.stopped_io.extend(nudged.cloned());
+            let nudge = Nudge {
+                tablets: self.hands.tablets.clone(),
+                old: pair.old_record(),
+                spare: nudged.and_then(|alias| pair.declared.tablet(alias)).cloned(),
+                elect: pair.elect_record(),
+                call: self.short(),
+                answered: answered.clone(),
+                elect_stopped: elect_stopped.clone(),
+            };
+            undo.nudge = Some((nudged.unwrap_or(pair.elect).clone(), self.hands.tasks.spawn(nudge.run())));
         }
         let answer = self.interruptible(pair.elect, demotion).await;
         answered.cancel();
+        if elect_stopped.load(Ordering::SeqCst) {
+            undo.stopped_io.insert(pair.elect.clone());
+        }
         let status = match answer? {
             Ok(answer) => answer.map_err(Pair::failed)?,
             Err(_) => return Err(ReparentError::Stopping { shard: self.shard.clone() }),
         };
         decode(pair.old, &status.position)?;
+        if undo.stopped_io.contains(pair.elect) {
+            let (nudge, elect) = (undo.nudge.take(), [pair.elect.clone()]);
+            let started = self.start_io(pair.declared, elect, nudge).await;
+            started.map_err(|(alias, reason)| ReparentError::NotAReplica { alias, reason })?;
+            undo.stopped_io.remove(pair.elect);
+        }
         Ok(status.position)
     }
 
@@ -126,45 +148,6 @@ impl Run {
             // A tablet manager without these tables has no two-phase commit.
             Err(error) if error.mysql_errno().is_some_and(|mysql| matches!(mysql.errno, 1049 | 1146)) => Ok(()),
             Err(error) => Err(refused(format!("whether two-phase commit is in use cannot be read: {error}"))),
-        }
-    }
-}
-
-/// Wakes the old primary's acknowledgement receiver, which sleeps up to a second and holds up the demotion: it wakes when the connection
-/// of any replica closes. Started again only when the demotion waits for something else.
-struct Nudge {
-    tablets: Arc<dyn TabletManager>,
-    record: Tablet,
-    call: Call,
-    answered: CancellationToken,
-}
-
-impl Nudge {
-    async fn run(self) {
-        if self.answers_within(NUDGE_AFTER).await {
-            return;
-        }
-        for pause in NUDGE_PAUSES.into_iter().map(Some).chain([None]) {
-            self.statement(STOP_IO).await;
-            if self.answers_within(NUDGE_EFFECT).await {
-                return;
-            }
-            self.statement(START_IO).await;
-            match pause {
-                Some(pause) if !self.answers_within(pause).await => {}
-                _ => return,
-            }
-        }
-    }
-
-    async fn answers_within(&self, wait: Duration) -> bool {
-        timeout(wait, self.answered.cancelled()).await.is_ok()
-    }
-
-    /// A nudge that fails costs time and nothing else.
-    async fn statement(&self, sql: &str) {
-        if let Err(error) = self.tablets.execute_fetch_as_dba(&self.record, sql, 1, self.call).await {
-            tracing::debug!(%error, sql, "a nudge failed");
         }
     }
 }

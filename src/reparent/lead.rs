@@ -115,7 +115,11 @@ impl Run {
         followers.promoted.cancel();
         self.say(format!("{} is primary and writable", lead.to));
         self.edge(Step::Promote, Edge::After).await;
+<<<<<<< HEAD
         self.edge(Step::Follow, Edge::Before).await;
+=======
+        self.say_pause();
+>>>>>>> reparent
         let followed = self.follow(&lead, &record, &position, time_ns, deadline, &mut followers).await;
         followed.map_err(Failed::Standing)
     }
@@ -131,14 +135,18 @@ impl Run {
         followers: &mut Followers,
     ) -> Result<(), ReparentError> {
         let promoted = || Aftermath::Promoted { primary: lead.to.clone() };
-        let both = async {
-            tokio::join!(self.write_row(lead, record, position, time_ns, deadline), answers(lead, &mut followers.calls))
+        let began = Instant::now();
+        let row = async {
+            let wrote = self.write_row(lead, record, position, time_ns, deadline).await;
+            (wrote, began.elapsed())
         };
-        let (row, failures) = tokio::select! {
+        let both = async { tokio::join!(row, answers(lead, &mut followers.calls)) };
+        let ((row, row_took), failures) = tokio::select! {
             biased;
             both = both => both,
             lost = self.lost() => return Err(ReparentError::LockLost(lost).after(promoted())),
         };
+        self.say(format!("the first write on {} took {} ms", lead.to, row_took.as_millis()));
         for (alias, reason) in &failures.unimportant {
             self.warn(format!("{alias} does not follow {}: {reason}", lead.to));
         }

@@ -8,6 +8,7 @@ mod fitness;
 mod journal;
 mod lead;
 mod look;
+mod nudge;
 mod observed;
 mod plan;
 mod planned;

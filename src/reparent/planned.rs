@@ -140,23 +140,19 @@ impl Run {
         let nudged = plan::nudged(declared, observed, old, elect).filter(|_| request.mode == Mode::Graceful);
         let term = declared.tablet(old).and_then(|tablet| super::declared::term(tablet.primary_term_start_time.as_ref()));
         let mut journal = self.journal(Stage::Demoting, elect, Some((old, term)));
-        journal.stopped_io.extend(nudged.iter().map(ToString::to_string));
+        journal.stopped_io.extend(nudged.iter().chain([elect]).map(ToString::to_string));
         self.intend(Step::Demote, &journal).await?;
         self.edge(Step::Demote, Edge::Before).await;
-        let started = Instant::now();
+        self.demoted_at = Some(Instant::now());
         let mut undo = Undo::default();
         if let Err(error) = self.change_over(&pair, request, nudged.as_ref(), &journal, &mut undo).await {
             return Err(self.give_up(declared, undo, &journal, error).await);
         }
         // From here on there is only forward.
-        let nudge = undo.stopped_io.take().zip(undo.nudge.take());
-        let lead = Lead { from: Some(old), nudge, ..decided.lead(How::Promote) };
+        let lead = Lead { from: Some(old), nudge: undo.nudge.take(), ..decided.lead(How::Promote) };
         match self.lead(lead).await {
             Err(Failed::NotPromoted { error, old_touched }) => Err(self.go_back(decided, old, error, old_touched).await),
-            other => {
-                self.say(format!("from the demotion of {old} to the last follower: {} ms", started.elapsed().as_millis()));
-                self.end(decided, &journal, other).await
-            }
+            other => self.end(decided, &journal, other).await,
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Run {
     /// Steps that ended, in order, each with its duration.
     pub steps: Vec<(Step, Duration)>,
     edge_at: Instant,
+    /// When the demotion was sent.
+    pub demoted_at: Option<Instant>,
     lock: Option<ShardLock>,
 }
 
@@ -50,6 +52,7 @@ impl Run {
             locked_at: None,
             steps: Vec::new(),
             edge_at: Instant::now(),
+            demoted_at: None,
             lock: None,
         }
     }
@@ -73,6 +76,15 @@ impl Run {
         if self.events.len() < EVENTS_MAX {
             self.events.push(ReparentEvent { at: SystemTime::now(), warning, text });
         }
+    }
+
+    /// Says for how long nobody could write, and where that time went.
+    pub fn say_pause(&mut self) {
+        let Some(since) = self.demoted_at.take() else { return };
+        let during = |step: &Step| matches!(step, Step::Demote | Step::Apply | Step::Promote);
+        let parts = self.steps.iter().filter(|(step, _)| during(step));
+        let parts = parts.map(|(step, took)| format!("{step} {} ms", took.as_millis())).collect::<Vec<_>>().join(", ");
+        self.say(format!("no writes for about {} ms ({parts})", since.elapsed().as_millis()));
     }
 
     /// Takes the shard lock.

@@ -110,9 +110,9 @@ impl Run {
         &mut self,
         declared: &Declared,
         stopped: impl IntoIterator<Item = TabletAlias>,
-        nudge: Option<JoinHandle<()>>,
+        nudge: Option<(TabletAlias, JoinHandle<()>)>,
     ) -> Result<(), (TabletAlias, String)> {
-        if let Some(nudge) = nudge {
+        if let Some((_, nudge)) = nudge {
             // It ends with its statement, which has the limit of a short call.
             let _ended = nudge.await;
         }

@@ -206,22 +206,75 @@ async fn an_elect_whose_clock_is_behind_is_waited_for_or_refused() {
     world.check("z1-100").await;
 }
 
+fn statements(world: &World, name: &str) -> Vec<String> {
+    let statements =
+        world.changes(name).into_iter().filter_map(|call| call.strip_prefix("ExecuteFetchAsDba ").map(str::to_owned));
+    statements.collect()
+}
+
+const STOP: &str = "STOP REPLICA IO_THREAD";
+const START: &str = "START REPLICA IO_THREAD";
+
+/// How long nobody could write, as the answer says.
+fn pause_ms(outcome: &Outcome) -> u64 {
+    let line = outcome.events.iter().find_map(|event| event.text.strip_prefix("no writes for about ")).unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_slow_demotion_is_nudged_by_a_replica_that_is_not_needed() {
+async fn a_demotion_that_sleeps_in_its_poll_is_woken_by_a_replica_that_is_not_needed() {
     let world = three("semi_sync").await;
-    world.fault("z1-100", "DemotePrimary", Fault::Late(Duration::from_millis(400)), 1);
-    promoted(&world.planned(to("z1-101")).await);
-    let changes = world.changes("z1-102");
-    let statements: Vec<_> = changes.iter().map(String::as_str).filter(|call| call.starts_with("Execute")).collect();
-    let (stop, start) = ("ExecuteFetchAsDba STOP REPLICA IO_THREAD", "ExecuteFetchAsDba START REPLICA IO_THREAD");
-    assert_eq!(statements, [stop, start, stop, start]);
+    world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(5) }, 1);
+    let outcome = world.planned(to("z1-101")).await;
+    assert!(pause_ms(&outcome) < 60, "{:#?}", outcome.events);
+    assert_eq!(statements(&world, "z1-102"), [STOP], "it is left stopped until it is re-pointed");
+    assert_eq!(statements(&world, "z1-101"), [""; 0]);
     world.check("z1-101").await;
-    // In a shard of two the only acker is left alone.
-    let shard = [("z1-100", Server::primary('A', "A:1-10")), ("z1-101", Server::replica('B', "z1-100", "A:1-10"))];
-    let world = World::new("semi_sync", shard).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_that_comes_too_early_is_taken_back_and_given_again_when_transactions_have_ended() {
+    let world = three("semi_sync").await;
+    world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(700) }, 1);
+    let outcome = world.planned(to("z1-101")).await;
+    assert!(pause_ms(&outcome) < 900, "{:#?}", outcome.events);
+    assert_eq!(statements(&world, "z1-102"), [STOP, START, STOP]);
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_that_had_no_effect_is_followed_by_one_of_the_elect() {
+    let world = three("semi_sync").await;
+    // The spare replica has disconnected just before the poll began: its stop wakes nobody.
+    world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(40) }, 1);
+    let outcome = world.planned(to("z1-101")).await;
+    assert!(pause_ms(&outcome) < 250, "{:#?}", outcome.events);
+    assert_eq!(
+        (statements(&world, "z1-102"), statements(&world, "z1-101")),
+        (vec![STOP.to_owned()], vec![STOP.to_owned(), START.to_owned()])
+    );
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_shard_of_two_the_only_acker_is_stopped_once_no_commit_needs_it() {
+    for drain in [5, 300] {
+        let shard = [("z1-100", Server::primary('A', "A:1-10")), ("z1-101", Server::replica('B', "z1-100", "A:1-10"))];
+        let world = World::new("semi_sync", shard).await;
+        world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(drain) }, 1);
+        let outcome = world.planned(to("z1-101")).await;
+        assert!(pause_ms(&outcome) < drain + 250, "{:#?}", outcome.events);
+        assert_eq!(statements(&world, "z1-101"), [STOP, START]);
+        world.check("z1-101").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_semi_sync_nobody_is_nudged() {
+    let world = three("none").await;
     world.fault("z1-100", "DemotePrimary", Fault::Late(Duration::from_millis(400)), 1);
     promoted(&world.planned(to("z1-101")).await);
-    assert!(world.changes("z1-101").iter().all(|call| !call.contains("STOP")));
+    assert_eq!(statements(&world, "z1-102"), [""; 0]);
     world.check("z1-101").await;
 }
 

@@ -66,6 +66,7 @@ impl World {
                     return std::future::pending().await;
                 }
                 Some(Fault::Late(by)) => sleep(by).await,
+                Some(Fault::AckPoll { drain }) => world.sleep_in_the_poll(&on, drain).await,
                 _ => {}
             }
             let before = world.lock().servers[&on].clone();
@@ -88,6 +89,25 @@ impl World {
             Ok(done) => done.unwrap().map_err(|(kind, message)| error(kind, tonic::Code::Unknown, message)),
             Err(_) => Err(error(TabletErrorKind::UnknownOutcome, tonic::Code::DeadlineExceeded, "deadline exceeded".to_owned())),
         }
+    }
+
+    /// Drains, becomes read-only, and sleeps until a replica disconnects or a second has passed.
+    async fn sleep_in_the_poll(&self, alias: &TabletAlias, drain: Duration) {
+        sleep(drain).await;
+        let connected = |inner: &Inner| inner.servers.values().filter(|server| server.replicates_from(alias)).count();
+        let before = {
+            let mut inner = self.lock();
+            inner.servers.get_mut(alias).unwrap().read_only = true;
+            inner.polling = Some(alias.clone());
+            connected(&inner)
+        };
+        let closed = async {
+            while connected(&self.lock()) >= before {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _either = timeout(Duration::from_secs(1), closed).await;
+        self.lock().polling = None;
     }
 
     async fn publish(&self, alias: &TabletAlias) {
@@ -364,6 +384,9 @@ impl TabletManager for Arc<World> {
         call: Call,
     ) -> Result<QueryResult, TabletError> {
         let text = sql.to_owned();
+        while sql.starts_with("SELECT") && self.lock().polling == Some(alias_of(tablet)) {
+            sleep(POLL).await;
+        }
         self.call(tablet, "ExecuteFetchAsDba", sql.to_owned(), call, move |inner, alias| statement(inner, alias, &text)).await
     }
 }

@@ -31,6 +31,11 @@ pub enum Fault {
     AnswerLost,
     /// It does what was asked, but only after so long.
     Late(Duration),
+    /// A demotion waits for its transactions, then sleeps in the poll of its acknowledgement receiver until a replica disconnects.
+    AckPoll {
+        /// How long its transactions take.
+        drain: Duration,
+    },
     /// The shard lock is gone when it answers.
     ThenLockLost,
 }
@@ -42,6 +47,8 @@ pub struct Inner {
     pub acked: GtidSet,
     faults: BTreeMap<(TabletAlias, &'static str), (Fault, usize)>,
     pub lock_lost: bool,
+    /// A server that is inside that poll answers no question about its variables.
+    pub polling: Option<TabletAlias>,
     terms: i64,
 }
 
@@ -86,6 +93,7 @@ impl World {
             acked: gtids(""),
             faults: BTreeMap::new(),
             lock_lost: false,
+            polling: None,
             terms: 10,
         };
         let world =
