@@ -115,11 +115,8 @@ impl Run {
         followers.promoted.cancel();
         self.say(format!("{} is primary and writable", lead.to));
         self.edge(Step::Promote, Edge::After).await;
-<<<<<<< HEAD
-        self.edge(Step::Follow, Edge::Before).await;
-=======
         self.say_pause();
->>>>>>> reparent
+        self.edge(Step::Follow, Edge::Before).await;
         let followed = self.follow(&lead, &record, &position, time_ns, deadline, &mut followers).await;
         followed.map_err(Failed::Standing)
     }
