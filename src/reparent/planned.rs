@@ -7,17 +7,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Aftermath, Branch, Edge, FailedStep, Mode, Planned, Promoted, ReparentError, Step,
-    declared::{Declared, Term},
+    declared::Declared,
     demote::{Pair, Undo},
     journal::{Journal, Stage},
     lead::{Failed, How, Lead},
-    look::decode,
+    look::{Look, decode},
     observed::{Observed, gather},
     plan,
+    resume::term_ns,
     run::Run,
 };
 use crate::{
-    elect::{Elected, Status},
+    elect::{Elected, Rejection, Status},
     mysql::Position,
     pb::topodata::Tablet,
     tablet::{Call, SetSource, TabletError, TabletErrorKind, TabletManager},
@@ -94,7 +95,7 @@ impl Run {
         }
         let observed = Observed::ask(self, &declared, declared.current_primary().is_none()).await?;
         let Elected { elect, established, rejected } = plan::elect(&declared, &observed, request)?;
-        for (alias, why) in &rejected {
+        for (alias, why) in rejected.iter().filter(|(_, why)| **why != Rejection::NotNamed) {
             self.say(format!("{alias} was not elected: {why}"));
         }
         let branch = plan::branch(&declared, &elect)?;
@@ -115,12 +116,11 @@ impl Run {
     }
 
     /// The journal of a run that is about to begin something.
-    pub(super) fn journal(&self, stage: Stage, elect: &TabletAlias, old: Option<(&TabletAlias, Option<Term>)>) -> Journal {
+    pub(super) fn journal(&self, stage: Stage, elect: &TabletAlias, old: Option<(&TabletAlias, Option<i64>)>) -> Journal {
         let who = &self.hands.settings.who;
         let mut journal = Journal::new(who, &self.action, stage, elect, self.remote() * 2);
         journal.old_primary = old.map(|(alias, _)| alias.to_string());
-        journal.old_term_ns =
-            old.and_then(|(_, term)| term).map(|(s, ns)| s.saturating_mul(1_000_000_000).saturating_add(ns.into()));
+        journal.old_term_ns = old.and_then(|(_, term_ns)| term_ns);
         journal
     }
 
@@ -138,8 +138,7 @@ impl Run {
         self.edge(Step::CatchUp, Edge::After).await;
 
         let nudged = plan::nudged(declared, observed, old, elect).filter(|_| request.mode == Mode::Graceful);
-        let term = declared.tablet(old).and_then(|tablet| super::declared::term(tablet.primary_term_start_time.as_ref()));
-        let mut journal = self.journal(Stage::Demoting, elect, Some((old, term)));
+        let mut journal = self.journal(Stage::Demoting, elect, Some((old, term_ns(declared, old))));
         journal.stopped_io.extend(nudged.iter().chain([elect]).map(ToString::to_string));
         self.intend(Step::Demote, &journal).await?;
         self.edge(Step::Demote, Edge::Before).await;
@@ -400,22 +399,24 @@ impl Run {
     ) -> ReparentError {
         let elect = decided.elect;
         self.warn(format!("{cause}; looking whether {old} can be primary again"));
-        if let Err(reason) = self.is_certainly_not_primary(decided.declared, elect, old).await {
-            return match self.look(elect).await {
-                Ok(look) if look.is_primary() => cause.after(Aftermath::Promoted { primary: elect.clone() }),
-                _ => cause.after(Aftermath::Unknown { primary: elect.clone(), reason }),
-            };
+        if self.look(elect).await.is_ok_and(|look| look.is_primary()) {
+            return cause.after(Aftermath::Promoted { primary: elect.clone() });
         }
         let not_undone = |cause: ReparentError, reason| cause.after(Aftermath::NotUndone { primary: old.clone(), reason });
         if let Err(reason) = self.may_still_act(decided.declared, old, old_touched).await {
             return not_undone(cause, reason);
         }
+        let look = match self.is_certainly_not_primary(decided.declared, elect, old).await {
+            Ok(look) => look,
+            Err(reason) => return cause.after(Aftermath::Unknown { primary: elect.clone(), reason }),
+        };
         // A promotion in the other direction, with its own intent: whoever finds it goes forward to the old primary.
         let journal = self.journal(Stage::Promoting, old, None);
         if let Err(error) = self.intend(Step::Promote, &journal).await {
             return not_undone(cause, error.to_string());
         }
-        let how = if old_touched { How::Promote } else { How::Undo };
+        // An elect that got as far as its record has the newer term: the old primary needs one that is newer still.
+        let how = if old_touched || look.recorded_primary { How::Promote } else { How::Undo };
         let lead = Lead { to: old, force: BTreeSet::from([elect.clone()]), ..decided.lead(how) };
         match self.lead(lead).await {
             Ok(()) => {
@@ -437,7 +438,7 @@ impl Run {
         declared: &Declared,
         elect: &TabletAlias,
         old: &TabletAlias,
-    ) -> Result<(), String> {
+    ) -> Result<Look, String> {
         let (Some(record), Some(old_record)) = (declared.tablet(elect), declared.tablet(old)) else {
             return Err("its record is gone".to_owned());
         };
@@ -452,6 +453,6 @@ impl Run {
         let (theirs, ours) = (theirs.map_err(|error| error.to_string())?, ours.map_err(|error| error.to_string())?);
         let (theirs, ours) = (decode(elect, &theirs), decode(old, &ours));
         let (theirs, ours) = (theirs.map_err(|error| error.to_string())?, ours.map_err(|error| error.to_string())?);
-        if ours.contains(&theirs) { Ok(()) } else { Err(format!("it holds transactions that {old} lacks")) }
+        if ours.contains(&theirs) { Ok(look) } else { Err(format!("it holds transactions that {old} lacks")) }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     ReparentError, Step,
-    declared::Declared,
+    declared::{Declared, term},
     journal::{Journal, JournalError, Stage},
     lead::{Failed, How, Lead},
     run::Run,
@@ -31,6 +31,8 @@ pub(super) struct Leftover<'a> {
     pub old: Option<&'a TabletAlias>,
     /// The primary by the tablets' records now.
     pub current: Option<&'a TabletAlias>,
+    /// Whether the old primary's term is still the one that was to end.
+    pub old_term_stands: bool,
     /// Whether the old primary accepts writes; looked at only where it matters.
     pub old_writable: bool,
     /// Whether the elect answers.
@@ -45,12 +47,19 @@ pub(super) fn judge(left: &Leftover<'_>) -> Verdict {
     match left.stage {
         Stage::Finished => Verdict::Stale,
         _ if left.current == Some(left.elect) => Verdict::Forward(How::Rewrite),
+        _ if old_is_current && !left.old_term_stands => Verdict::Stale,
         Stage::Demoting if old_is_current => Verdict::Undo,
         Stage::Demoting => Verdict::Stale,
         Stage::Promoting if old_is_current && (left.old_writable || !left.elect_answers) => Verdict::Back,
         Stage::Promoting if old_is_current || left.current.is_none() => Verdict::Forward(promote),
         Stage::Promoting => Verdict::Stale,
     }
+}
+
+/// The term in a tablet's record as the journal writes it.
+pub(super) fn term_ns(declared: &Declared, alias: &TabletAlias) -> Option<i64> {
+    let term = declared.tablet(alias).and_then(|tablet| term(tablet.primary_term_start_time.as_ref()));
+    term.map(|(seconds, nanoseconds)| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into()))
 }
 
 impl Run {
@@ -85,6 +94,8 @@ impl Run {
             elect: &elect,
             old: old.as_ref(),
             current: declared.current_primary(),
+            old_term_stands: journal.old_term_ns.is_none()
+                || journal.old_term_ns == old.as_ref().and_then(|old| term_ns(declared, old)),
             old_writable: old_look.is_some_and(|look| look.writable),
             elect_answers: self.look(&elect).await.is_ok(),
             had_primary: declared.term.is_some() || old.is_some(),
@@ -190,7 +201,16 @@ mod tests {
     use super::*;
 
     fn left<'a>(stage: Stage, current: Option<&'a TabletAlias>, names: &'a [TabletAlias; 3], old_writable: bool) -> Leftover<'a> {
-        Leftover { stage, elect: &names[1], old: Some(&names[0]), current, old_writable, elect_answers: true, had_primary: true }
+        Leftover {
+            stage,
+            elect: &names[1],
+            old: Some(&names[0]),
+            current,
+            old_term_stands: true,
+            old_writable,
+            elect_answers: true,
+            had_primary: true,
+        }
     }
 
     #[test]
@@ -208,6 +228,7 @@ mod tests {
         assert_eq!(judged(Promoting, None, false), Verdict::Forward(How::Promote));
         assert_eq!(judged(Promoting, Some(old), true), Verdict::Back);
         assert_eq!(judged(Promoting, Some(other), false), Verdict::Stale);
+        assert_eq!(judge(&Leftover { old_term_stands: false, ..left(Promoting, Some(old), &names, false) }), Verdict::Stale);
         assert_eq!(judge(&Leftover { elect_answers: false, ..left(Promoting, Some(old), &names, false) }), Verdict::Back);
         assert_eq!(judge(&Leftover { had_primary: false, ..left(Promoting, None, &names, false) }), Verdict::Forward(How::Init));
     }

@@ -128,6 +128,16 @@ async fn after_a_promotion_that_certainly_failed_the_old_primary_is_primary_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_old_primary_with_the_older_term_is_promoted_back_too() {
+    let world = three().await;
+    world.fault("z1-101", "PromoteReplica", Fault::RecordOnly, 9);
+    let failed = error(world.planned(to("z1-101")).await);
+    assert!(is_undone(&failed), "{failed}");
+    assert!(world.server("z1-100").term > Some(11), "its term is the newest");
+    world.check("z1-100").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_old_primary_was_needed_as_acker_it_is_promoted_back() {
     let world = two().await;
     world.fault("z1-101", "PromoteReplica", Fault::Hang, 9);

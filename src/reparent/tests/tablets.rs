@@ -66,6 +66,17 @@ impl World {
                     return std::future::pending().await;
                 }
                 Some(Fault::Late(by)) => sleep(by).await,
+                Some(Fault::RecordOnly) => {
+                    {
+                        let mut inner = world.lock();
+                        let term = inner.next_term();
+                        let server = inner.servers.get_mut(&on).unwrap();
+                        (server.tablet_type, server.term) = (TabletType::Primary, Some(term));
+                        (server.source, server.io, server.sql) = (None, false, false);
+                    }
+                    world.publish(&on).await;
+                    return failed("MySQL could not be made writable");
+                }
                 Some(Fault::AckPoll { drain }) => world.sleep_in_the_poll(&on, drain).await,
                 _ => {}
             }

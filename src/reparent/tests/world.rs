@@ -36,6 +36,8 @@ pub enum Fault {
         /// How long its transactions take.
         drain: Duration,
     },
+    /// A promotion gets as far as the tablet's record, and fails there.
+    RecordOnly,
     /// The shard lock is gone when it answers.
     ThenLockLost,
 }
