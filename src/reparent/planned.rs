@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Aftermath, Branch, Edge, FailedStep, Mode, Planned, Promoted, ReparentError, Step,
@@ -29,6 +29,10 @@ use crate::{
 const ACTION: &str = "PlannedReparentShard";
 /// How long the shard record is waited for, which a vttablet writes a moment after its promotion.
 const SHARD_RECORD_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the elect's renewed connection is waited for at most, and how often it is looked at.
+const HEARD_WAIT: Duration = Duration::from_secs(1);
+const HEARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// The whole operation, from the lock to the lock.
 pub(super) async fn planned(run: &mut Run, request: Planned, initial_only: bool) -> Result<Promoted, ReparentError> {
@@ -173,7 +177,29 @@ impl Run {
         };
         let sent = self.interruptible(elect, self.hands.tablets.set_replication_source(record, set, self.call(wait))).await?;
         let remedy = "see why it does not replicate; nothing was changed on the primary";
-        sent.map_err(|source| ReparentError::Step { step: FailedStep::CatchUp, source, remedy })
+        sent.map_err(|source| ReparentError::Step { step: FailedStep::CatchUp, source, remedy })?;
+        if declared.semi_sync_replica(old, elect) {
+            let heard = self.until_heard(old_record, record);
+            // Whether or not it was heard, nothing has been changed that would have to be undone.
+            let _in_time = self.interruptible(elect, timeout(HEARD_WAIT, heard)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the elect, whose connection was just renewed, has received what the primary has now. Before that the primary may not
+    /// count it among its ackers, and stopping another one would hold up commits for as long as MySQL's poll sleeps, which is a second.
+    async fn until_heard(&self, old: &Tablet, elect: &Tablet) {
+        let read = Call::read(self.remote());
+        let Ok(target) = self.hands.tablets.primary_position(old, read).await else { return };
+        let Ok(target) = Position::decode(&target) else { return };
+        loop {
+            let status = self.hands.tablets.replication_status(elect, read).await;
+            let received = status.ok().and_then(|status| Position::decode(&status.relay_log_position).ok());
+            if received.is_none_or(|received| received.at_least(&target)) {
+                return;
+            }
+            sleep(HEARD_PAUSE).await;
+        }
     }
 
     /// Demotion, catching up, and the intent to promote: all that can still be undone.
