@@ -15,8 +15,8 @@ help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
 
 demo: tools ## a small live cluster: planned reparents every few seconds until Ctrl-C; TOUR=1: one round trip, checked
-	cargo build --release
-	$(WITH_TOOLS) target/release/vtelector demo $(if $(TOUR),--tour)
+	cargo build
+	$(WITH_TOOLS) target/debug/vtelector demo $(if $(TOUR),--tour)
 
 test: tools ## every test, on real etcd and real mysqld
 	$(WITH_TOOLS) cargo test --all-targets

@@ -1,12 +1,6 @@
 //! Making the old primary read-only, below a second also with real vttablets (safety rules, section 7).
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::BTreeSet;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,10 +43,6 @@ impl Pair<'_> {
         self.declared.tablet(self.old).cloned().unwrap_or_default()
     }
 
-    fn elect_record(&self) -> Tablet {
-        self.declared.tablet(self.elect).cloned().unwrap_or_default()
-    }
-
     fn failed(source: TabletError) -> ReparentError {
         ReparentError::Step { step: FailedStep::Demote, source, remedy: "look at that tablet, then try again" }
     }
@@ -88,36 +78,19 @@ impl Run {
     ) -> Result<String, ReparentError> {
         let demotion = self.send_demotion(pair.old_record());
         let answered = CancellationToken::new();
-        let elect_stopped = Arc::new(AtomicBool::new(false));
-        if pair.declared.semi_sync_primary(pair.old) {
-            undo.stopped_io.extend(nudged.cloned());
-            let nudge = Nudge {
-                tablets: self.hands.tablets.clone(),
-                old: pair.old_record(),
-                spare: nudged.and_then(|alias| pair.declared.tablet(alias)).cloned(),
-                elect: pair.elect_record(),
-                call: self.short(),
-                answered: answered.clone(),
-                elect_stopped: elect_stopped.clone(),
-            };
-            undo.nudge = Some((nudged.unwrap_or(pair.elect).clone(), self.hands.tasks.spawn(nudge.run())));
+        if let Some((alias, spare)) = nudged.and_then(|alias| Some((alias, pair.declared.tablet(alias)?.clone()))) {
+            undo.stopped_io.insert(alias.clone());
+            let (tablets, old) = (self.hands.tablets.clone(), pair.old_record());
+            let nudge = Nudge { tablets, old, spare, call: self.short(), answered: answered.clone() };
+            undo.nudge = Some((alias.clone(), self.hands.tasks.spawn(nudge.run())));
         }
         let answer = self.interruptible(pair.elect, demotion).await;
         answered.cancel();
-        if elect_stopped.load(Ordering::SeqCst) {
-            undo.stopped_io.insert(pair.elect.clone());
-        }
         let status = match answer? {
             Ok(answer) => answer.map_err(Pair::failed)?,
             Err(_) => return Err(ReparentError::Stopping { shard: self.shard.clone() }),
         };
         decode(pair.old, &status.position)?;
-        if undo.stopped_io.contains(pair.elect) {
-            let (nudge, elect) = (undo.nudge.take(), [pair.elect.clone()]);
-            let started = self.start_io(pair.declared, elect, nudge).await;
-            started.map_err(|(alias, reason)| ReparentError::NotAReplica { alias, reason })?;
-            undo.stopped_io.remove(pair.elect);
-        }
         Ok(status.position)
     }
 

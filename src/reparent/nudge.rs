@@ -2,15 +2,10 @@
 //!
 //! Inside a demotion MySQL switches its side of semi-sync off, and that waits for a receiver which sleeps up to a second in a poll on
 //! the replicas' connections. The poll wakes when any of them closes. Nothing is promoted before the demotion has answered, so no
-//! guarantee depends on what is done here.
+//! guarantee depends on what is done here. Only a replica that is not needed is stopped: without the elect's acknowledgement a commit
+//! under way would hang, the demotion behind it, and the elect's own login behind the demotion. A shard of two takes the second.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,14 +31,11 @@ const NUDGES_MAX: u32 = 3;
 pub(super) struct Nudge {
     pub tablets: Arc<dyn TabletManager>,
     pub old: Tablet,
-    /// A replica that is not needed: its IO thread is stopped first, and left so until it is re-pointed.
-    pub spare: Option<Tablet>,
-    pub elect: Tablet,
+    /// A replica that is not needed: its IO thread is stopped, and left so until it is re-pointed.
+    pub spare: Tablet,
     pub call: Call,
     /// Cancelled when the demotion has answered.
     pub answered: CancellationToken,
-    /// Set before the elect's IO thread is stopped.
-    pub elect_stopped: Arc<AtomicBool>,
 }
 
 impl Nudge {
@@ -52,38 +44,24 @@ impl Nudge {
         if self.answers_within(NUDGE_AFTER).await {
             return;
         }
-        let mut spare_connected = self.spare.is_some();
-        for _ in 0..NUDGES_MAX {
-            // The first nudge of a spare replica costs nothing when it comes too early; every other one waits for its moment.
-            let first = spare_connected && !self.elect_stopped.load(Ordering::SeqCst);
-            if !first && self.waits_for_the_poll(&mut spare_connected).await.is_none() {
+        // The first nudge costs nothing when it comes too early; every other one waits for its moment.
+        let mut connected = true;
+        for nudge in 0..NUDGES_MAX {
+            let answered = nudge > 0 && self.waits_for_the_poll(&mut connected).await.is_none();
+            if answered || !connected {
                 return;
             }
-            match &self.spare {
-                Some(spare) if spare_connected => self.statement(spare, STOP_IO).await,
-                // Writes have ended by now, so no commit needs the elect's acknowledgement.
-                _ => {
-                    self.elect_stopped.store(true, Ordering::SeqCst);
-                    // Whoever reads an answer cancels first and then looks at that mark, so one of us sees the other.
-                    if self.answered.is_cancelled() {
-                        return;
-                    }
-                    self.statement(&self.elect, STOP_IO).await;
-                }
-            }
-            spare_connected = false;
+            self.statement(STOP_IO).await;
+            connected = false;
             if self.answers_within(NUDGE_EFFECT).await {
                 return;
-            }
-            if self.elect_stopped.load(Ordering::SeqCst) {
-                self.statement(&self.elect, START_IO).await;
             }
         }
     }
 
     /// Resolves when the old primary is read-only and does not answer further questions; `None` when the demotion has answered. While
-    /// it is still writable, a spare replica that was nudged too early is connected again.
-    async fn waits_for_the_poll(&self, spare_connected: &mut bool) -> Option<()> {
+    /// it is still writable, the replica that was stopped too early is connected again.
+    async fn waits_for_the_poll(&self, connected: &mut bool) -> Option<()> {
         let mut pause = PROBE_PAUSES.0;
         loop {
             let read_only = self.tablets.execute_fetch_as_dba(&self.old, IS_SUPER_READ_ONLY, 1, self.call);
@@ -96,9 +74,9 @@ impl Nudge {
                 Ok(Ok(row)) if first_row(&row).first().is_some_and(|value| value == "0") => {}
                 _ => return Some(()),
             }
-            if let Some(spare) = self.spare.as_ref().filter(|_| !*spare_connected) {
-                self.statement(spare, START_IO).await;
-                *spare_connected = true;
+            if !*connected {
+                self.statement(START_IO).await;
+                *connected = true;
             }
             if self.answers_within(pause).await {
                 return None;
@@ -112,8 +90,8 @@ impl Nudge {
     }
 
     /// A nudge that fails costs time and nothing else.
-    async fn statement(&self, tablet: &Tablet, sql: &str) {
-        if let Err(error) = self.tablets.execute_fetch_as_dba(tablet, sql, 1, self.call).await {
+    async fn statement(&self, sql: &str) {
+        if let Err(error) = self.tablets.execute_fetch_as_dba(&self.spare, sql, 1, self.call).await {
             tracing::debug!(%error, sql, "a nudge failed");
         }
     }

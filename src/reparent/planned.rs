@@ -143,7 +143,7 @@ impl Run {
 
         let nudged = plan::nudged(declared, observed, old, elect).filter(|_| request.mode == Mode::Graceful);
         let mut journal = self.journal(Stage::Demoting, elect, Some((old, term_ns(declared, old))));
-        journal.stopped_io.extend(nudged.iter().chain([elect]).map(ToString::to_string));
+        journal.stopped_io.extend(nudged.iter().map(ToString::to_string));
         self.intend(Step::Demote, &journal).await?;
         self.edge(Step::Demote, Edge::Before).await;
         self.demoted_at = Some(Instant::now());

@@ -243,28 +243,25 @@ async fn a_nudge_that_comes_too_early_is_taken_back_and_given_again_when_transac
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nudge_that_had_no_effect_is_followed_by_one_of_the_elect() {
+async fn a_nudge_that_had_no_effect_costs_a_second_and_never_the_elects_acknowledgements() {
     let world = three("semi_sync").await;
     // The spare replica has disconnected just before the poll began: its stop wakes nobody.
     world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(40) }, 1);
     let outcome = world.planned(to("z1-101")).await;
-    assert!(pause_ms(&outcome) < 250, "{:#?}", outcome.events);
-    assert_eq!(
-        (statements(&world, "z1-102"), statements(&world, "z1-101")),
-        (vec![STOP.to_owned()], vec![STOP.to_owned(), START.to_owned()])
-    );
+    assert!(pause_ms(&outcome) < 1200, "{:#?}", outcome.events);
+    assert_eq!((statements(&world, "z1-102"), statements(&world, "z1-101")), (vec![STOP.to_owned()], vec![]));
     world.check("z1-101").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_shard_of_two_the_only_acker_is_stopped_once_no_commit_needs_it() {
+async fn in_a_shard_of_two_the_only_acker_is_never_stopped() {
     for drain in [5, 300] {
         let shard = [("z1-100", Server::primary('A', "A:1-10")), ("z1-101", Server::replica('B', "z1-100", "A:1-10"))];
         let world = World::new("semi_sync", shard).await;
         world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(drain) }, 1);
         let outcome = world.planned(to("z1-101")).await;
-        assert!(pause_ms(&outcome) < drain + 250, "{:#?}", outcome.events);
-        assert_eq!(statements(&world, "z1-101"), [STOP, START]);
+        assert!(pause_ms(&outcome) < drain + 1200, "{:#?}", outcome.events);
+        assert_eq!(statements(&world, "z1-101"), [""; 0]);
         world.check("z1-101").await;
     }
 }
