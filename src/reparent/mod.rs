@@ -1,6 +1,7 @@
 //! The hands: a change of primary as typed steps, each with an undo or a way forward.
 
 mod dba;
+mod decision;
 mod declared;
 mod demote;
 mod error;
@@ -20,18 +21,21 @@ mod tests;
 mod undo;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use decision::{Decision, ProofLine, TabletDecision};
 pub use error::{Aftermath, FailedStep, ReparentError};
 pub use step::{DieAt, DieAtError, Edge, Step};
 
 use run::Run;
 
 use crate::{
+    mysql::GtidSet,
     tablet::{SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
 };
@@ -98,6 +102,32 @@ pub struct Planned {
     pub mode: Mode,
 }
 
+/// What is asked of an emergency reparent: the fields of `EmergencyReparentShardRequest`, and what Vitess has no field for.
+#[derive(Debug, Clone)]
+pub struct Emergency {
+    /// Who shall become primary; elected when absent.
+    pub new_primary: Option<TabletAlias>,
+    /// Tablets that are left alone and not waited for; they count as unreached.
+    pub ignore_replicas: BTreeSet<TabletAlias>,
+    /// Refuse unless the shard record names this primary.
+    pub expected_primary: Option<TabletAlias>,
+    /// Limit of catching up without progress, and of re-pointing (30 s where a request leaves it unset).
+    pub wait_replicas_timeout: Duration,
+    /// Only a tablet in the old primary's cell.
+    pub prevent_cross_cell: bool,
+    /// Wait for the answer of every tablet, for as long as the remote-operation timeout.
+    pub wait_for_all_tablets: bool,
+    /// A person accepts the loss of exactly this set (`--accept-loss`).
+    pub accept_loss: Option<GtidSet>,
+    /// A person chose `new_primary`'s side of a divergence.
+    pub choose_side: bool,
+    /// A person accepts a primary whose commits hang until somebody can acknowledge.
+    pub allow_not_established: bool,
+    /// Under a policy without ackers: go on although the old primary is neither demoted nor fenced, if it is the only promotable tablet
+    /// that was not reached. True for a person's call, as in Vitess.
+    pub allow_unfenced: bool,
+}
+
 /// One line for the person who asked: an entry of `events` in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReparentEvent {
@@ -153,6 +183,8 @@ pub struct Outcome {
     pub took: Duration,
     /// The steps that ended, each with its duration.
     pub steps: Vec<(Step, Duration)>,
+    /// What was decided and why, as far as it came to a decision.
+    pub decision: Option<Decision>,
 }
 
 /// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
@@ -190,6 +222,22 @@ impl Hands {
         self.own(shard, request, false).await
     }
 
+    /// Gives the shard a primary when the old one is gone, stuck or cut off (`EmergencyReparentShard`). Runs in a task of its own, like
+    /// [`Hands::planned`].
+    pub async fn emergency(&self, _shard: &ShardId, _request: Emergency) -> Outcome {
+        todo!()
+    }
+
+    /// What [`Hands::planned`] would do now and why: reads only, no lock. The decision is in [`Outcome::decision`].
+    pub async fn planned_preview(&self, _shard: &ShardId, _request: Planned) -> Outcome {
+        todo!()
+    }
+
+    /// What [`Hands::emergency`] would do now and why: reads only, no lock.
+    pub async fn emergency_preview(&self, _shard: &ShardId, _request: Emergency) -> Outcome {
+        todo!()
+    }
+
     /// Makes `primary` the first primary of a shard that never had one (`InitShardPrimary`).
     pub async fn init_shard_primary(&self, shard: &ShardId, primary: &TabletAlias, wait_replicas_timeout: Duration) -> Outcome {
         let request = Planned {
@@ -219,7 +267,7 @@ impl Hands {
                 }
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }
-            let outcome = Outcome { events: run.events, result, took, steps: run.steps };
+            let outcome = Outcome { events: run.events, result, took, steps: run.steps, decision: run.decision };
             if let Some(call) = on_finished {
                 call(&run.shard, &outcome);
             }
@@ -233,7 +281,7 @@ impl Hands {
                 std::panic::resume_unwind(error.into_panic());
             }
             let result = Err(ReparentError::Stopping { shard: shard.clone() });
-            Outcome { events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new() }
+            Outcome { events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new(), decision: None }
         })
     }
 

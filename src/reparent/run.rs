@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{DieAt, Edge, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
+use super::{Decision, DieAt, Edge, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
 use crate::{
     tablet::Call,
     topo::{LockLost, LockOr, ShardId, ShardLock, TabletAlias},
@@ -35,6 +35,8 @@ pub(super) struct Run {
     pub locked_at: Option<Instant>,
     /// Steps that ended, in order, each with its duration.
     pub steps: Vec<(Step, Duration)>,
+    /// What was decided.
+    pub decision: Option<Decision>,
     edge_at: Instant,
     /// When the demotion was sent.
     pub demoted_at: Option<Instant>,
@@ -51,6 +53,7 @@ impl Run {
             events: Vec::new(),
             locked_at: None,
             steps: Vec::new(),
+            decision: None,
             edge_at: Instant::now(),
             demoted_at: None,
             lock: None,
