@@ -187,8 +187,27 @@ pub struct Outcome {
     pub decision: Option<Decision>,
 }
 
+/// The operations that change a primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Hands::planned`], and the first primary of a shard.
+    Planned,
+    /// [`Hands::emergency`].
+    Emergency,
+}
+
+impl Operation {
+    /// Its name as a metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
 /// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
-pub type OnFinished = Arc<dyn Fn(&ShardId, &Outcome) + Send + Sync>;
+pub type OnFinished = Arc<dyn Fn(Operation, &ShardId, &Outcome) + Send + Sync>;
 
 /// Carries out what was decided. Cheap to clone; every clone shares the tasks.
 #[derive(Clone)]
@@ -269,7 +288,7 @@ impl Hands {
             }
             let outcome = Outcome { events: run.events, result, took, steps: run.steps, decision: run.decision };
             if let Some(call) = on_finished {
-                call(&run.shard, &outcome);
+                call(Operation::Planned, &run.shard, &outcome);
             }
             outcome
         });
