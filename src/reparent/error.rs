@@ -205,6 +205,22 @@ pub enum FailedStep {
     Repoint,
 }
 
+impl FailedStep {
+    /// The failure of this step as a metric's label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::CandidateStatus => "candidate_status",
+            Self::PrimaryPosition => "primary_position",
+            Self::CatchUp | Self::CatchUpAfterDemotion => "catch_up",
+            Self::Demote => "demote",
+            Self::Promote => "promote",
+            Self::SetReadWrite => "set_read_write",
+            Self::JournalRow => "journal_row",
+            Self::Repoint => "repoint",
+        }
+    }
+}
+
 impl fmt::Display for FailedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -318,6 +334,34 @@ impl ReparentError {
             Self::Intent { source: LockOr::Kv(_), .. } => Code::Unavailable,
             Self::Cancelled { .. } => Code::DeadlineExceeded,
             Self::After { cause, .. } => cause.code(),
+        }
+    }
+
+    /// The kind of failure as a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::SameAsAvoid { .. } => "same_as_avoid",
+            Self::ExpectedPrimaryMismatch { .. } => "expected_primary_mismatch",
+            Self::Topo(_) | Self::PartialTopology { .. } => "topology",
+            Self::UnknownPolicy { .. } => "unknown_policy",
+            Self::NoCandidate(_) => "no_candidate",
+            Self::NoPromotion(_) => "no_promotion",
+            Self::Request(_) => "invalid_request",
+            Self::TabletUnreachable { .. } => "tablet_unreachable",
+            Self::Step { step, .. } => step.reason(),
+            Self::CandidateBehind { .. } => "candidate_behind",
+            Self::Unfit { .. } => "unfit",
+            Self::Position { .. } => "position",
+            Self::LockLost(_) | Self::Intent { source: LockOr::Lost(_), .. } => "lock_lost",
+            Self::Intent { source: LockOr::Kv(_), .. } => "intent_not_written",
+            Self::ForeignJournal { .. } => "foreign_journal",
+            Self::Cancelled { .. } => "cancelled",
+            Self::ReplicasFailed { .. } => "replicas_failed",
+            Self::AbruptRefused { .. } => "abrupt_refused",
+            Self::AlreadyInitialised { .. } => "already_initialised",
+            Self::NotAReplica { .. } => "not_a_replica",
+            Self::Stopping { .. } => "stopping",
+            Self::After { cause, .. } => cause.reason(),
         }
     }
 
