@@ -20,7 +20,7 @@ fn verdict(answer: &ReparentResponse) -> String {
     if let Some(refusal) = &answer.refusal {
         return format!("{shard}: WOULD BE REFUSED, {:?}: {}\nnothing was changed", Code::from(refusal.code), refusal.message);
     }
-    match answer.decision.as_ref().and_then(|decision| decision.elect.as_ref()) {
+    match &answer.would_promote {
         Some(elect) => format!("{shard}: {} would become primary\nnothing was changed", alias(Some(elect))),
         None => format!("{shard}: nothing to do\nnothing was changed"),
     }

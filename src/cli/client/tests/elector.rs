@@ -51,7 +51,10 @@ nothing was changed";
 #[tokio::test]
 async fn a_dry_run_shows_the_whole_decision() {
     let server = FakeTablet::start().await;
-    let reply = format!(r#"{{"keyspace": "ks", "shard": "0", "was_dry_run": true, "decision": {DECISION}}}"#);
+    let reply = format!(
+        r#"{{"keyspace": "ks", "shard": "0", "was_dry_run": true, "decision": {DECISION},
+        "would_promote": {{"cell": "zone1", "uid": 101}}}}"#
+    );
     server.answer(Fake::Message(message_of("vtelector", "ReparentResponse", &reply)));
     let answer = ask(&server.address.to_string(), "emergency-reparent-shard ks/0 --dry-run").await.unwrap();
     assert_eq!((answer.words.as_str(), answer.verdict), (DECIDED, Verdict::Well));
