@@ -81,7 +81,10 @@ impl Declared {
     }
 
     pub fn member(&self, alias: &TabletAlias) -> Member {
-        Member { alias: alias.clone(), tablet_type: self.tablet_type(alias) }
+        match self.tablet(alias) {
+            Some(tablet) => Member::tagged(alias.clone(), tablet.r#type(), &tablet.tags),
+            None => Member::new(alias.clone(), TabletType::Unknown),
+        }
     }
 
     pub fn is_essential(&self, alias: &TabletAlias) -> bool {

@@ -80,7 +80,7 @@ impl World {
         let primary = servers.iter().find(|(_, server)| server.term.is_some()).map(|(alias, _)| alias.clone());
         if let Some(primary) = &primary {
             let policy = policy(policy_name).unwrap();
-            let member = |alias: &TabletAlias, server: &Server| Member { alias: alias.clone(), tablet_type: server.tablet_type };
+            let member = |alias: &TabletAlias, server: &Server| Member::new(alias.clone(), server.tablet_type);
             let leader = member(primary, &servers[primary]);
             for (alias, server) in &mut servers {
                 server.semi_sync_replica = server.source.is_some() && policy.may_ack(&leader, &member(alias, server));
@@ -193,7 +193,7 @@ impl World {
         let writable: Vec<_> = inner.servers.iter().filter(|(_, server)| server.writable()).map(|(alias, _)| alias).collect();
         assert_eq!(writable, [primary], "who accepts writes");
         let policy = policy(self.policy).unwrap();
-        let member = |alias: &TabletAlias| Member { alias: alias.clone(), tablet_type: inner.servers[alias].tablet_type };
+        let member = |alias: &TabletAlias| Member::new(alias.clone(), inner.servers[alias].tablet_type);
         assert_eq!(
             inner.servers[primary].semi_sync_primary,
             policy.acks_needed(&member(primary)) > 0,
