@@ -1,7 +1,10 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
+mod errant;
+
 use std::time::Duration;
 
+pub use errant::ErrantMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
@@ -31,6 +34,8 @@ pub struct Metrics {
     grpc_requests: IntCounterVec,
     grpc_request_seconds: HistogramVec,
     grpc_in_flight: IntGauge,
+    /// Errant GTIDs.
+    pub errant: ErrantMetrics,
 }
 
 impl Metrics {
@@ -107,6 +112,7 @@ impl Metrics {
                 &["method"],
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
+            errant: ErrantMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;

@@ -16,7 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    reparent::{Hands, Outcome, ReparentError, ReparentSettings},
+    reparent::{Hands, Operation, Outcome, ReparentError, ReparentSettings},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -61,8 +61,7 @@ impl Parts {
     /// Builds the hands, and counts what they do.
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
-        let on_finished = move |shard: &ShardId, outcome: &Outcome| {
-            let operation = outcome.operation;
+        let on_finished = move |operation: Operation, shard: &ShardId, outcome: &Outcome| {
             counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
                 counted.reparent_step(operation, *step, *took);
