@@ -176,6 +176,25 @@ impl Promoted {
     }
 }
 
+/// Which operation it was, for counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A planned one, or the first primary of a shard.
+    Planned,
+    /// An emergency reparent.
+    Emergency,
+}
+
+impl Operation {
+    /// Its name as a metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
 /// What is to be done.
 enum Work {
     Planned(Planned),
@@ -211,6 +230,8 @@ impl Work {
 /// The whole answer: what was said on the way, and how it ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// What it was.
+    pub operation: Operation,
     /// Lines in the order in which they were said.
     pub events: Vec<ReparentEvent>,
     /// How it ended.
@@ -223,27 +244,8 @@ pub struct Outcome {
     pub decision: Option<Decision>,
 }
 
-/// The operations that change a primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// [`Hands::planned`], and the first primary of a shard.
-    Planned,
-    /// [`Hands::emergency`].
-    Emergency,
-}
-
-impl Operation {
-    /// Its name as a metric's label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Emergency => "emergency",
-        }
-    }
-}
-
 /// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
-pub type OnFinished = Arc<dyn Fn(Operation, &ShardId, &Outcome) + Send + Sync>;
+pub type OnFinished = Arc<dyn Fn(&ShardId, &Outcome) + Send + Sync>;
 
 /// Carries out what was decided. Cheap to clone; every clone shares the tasks.
 #[derive(Clone)]
@@ -326,9 +328,9 @@ impl Hands {
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }
             let Run { events, steps, decision, shard, .. } = run;
-            let outcome = Outcome { events, result, took, steps, decision };
+            let outcome = Outcome { operation, events, result, took, steps, decision };
             if let Some(call) = on_finished.filter(|_| !preview) {
-                call(operation, &shard, &outcome);
+                call(&shard, &outcome);
             }
             outcome
         });
@@ -340,7 +342,7 @@ impl Hands {
                 std::panic::resume_unwind(error.into_panic());
             }
             let result = Err(ReparentError::Stopping { shard: shard.clone() });
-            Outcome { events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new(), decision: None }
+            Outcome { operation, events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new(), decision: None }
         })
     }
 
