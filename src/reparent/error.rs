@@ -1,12 +1,15 @@
 //! Why a reparent failed, and what it left behind.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use tonic::Code;
 
 use crate::{
     durability::PolicyError,
-    elect::NoCandidate,
+    elect::{NoCandidate, NoPromotion},
     tablet::{TabletError, TabletErrorKind},
     topo::{LockLost, LockOr, ShardId, TabletAlias, TopoError},
 };
@@ -44,6 +47,12 @@ pub enum ReparentError {
     /// Nobody can be elected; every tablet has its reason.
     #[error(transparent)]
     NoCandidate(#[from] NoCandidate),
+    /// Nobody may be promoted in an emergency.
+    #[error(transparent)]
+    NoPromotion(Box<NoPromotion>),
+    /// A request names a tablet in a way that cannot be meant.
+    #[error("{0}")]
+    Request(String),
     /// A tablet that must take part does not answer; nothing was changed.
     #[error("{source}; a planned reparent needs every PRIMARY and REPLICA tablet: bring {} back, or delete its record", .source.alias)]
     TabletUnreachable {
@@ -255,6 +264,15 @@ pub enum Aftermath {
         /// What was seen.
         reason: String,
     },
+    /// An emergency reparent was given up before anybody was promoted.
+    Reverted {
+        /// The old primary, where it is writable again.
+        writable: Option<TabletAlias>,
+        /// Replicas that replicate again.
+        restarted: BTreeSet<TabletAlias>,
+        /// What could not be put back, with the reason of each.
+        left: BTreeMap<TabletAlias, String>,
+    },
     /// Every tablet was left read-only, because it is not known who was primary.
     AllReadOnly,
 }
@@ -274,6 +292,17 @@ impl fmt::Display for Aftermath {
                 f,
                 "whether {primary} became primary is not known ({reason}): look at it, then run PlannedReparentShard with it as the new primary"
             ),
+            Self::Reverted { writable, restarted, left } => {
+                f.write_str("nobody was promoted")?;
+                if let Some(primary) = writable {
+                    write!(f, "; {primary} is writable again")?;
+                }
+                if !restarted.is_empty() {
+                    let restarted = restarted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    write!(f, "; replication was started again on {restarted}")?;
+                }
+                left.iter().try_for_each(|(alias, reason)| write!(f, "; {alias} is left as it is: {reason}"))
+            }
             Self::AllReadOnly => {
                 f.write_str("every tablet was left read-only: run PlannedReparentShard again with the most advanced tablet as the new primary")
             }
@@ -295,6 +324,8 @@ impl ReparentError {
             | Self::AlreadyInitialised { .. }
             | Self::NotAReplica { .. } => Code::FailedPrecondition,
             Self::NoCandidate(none) => none.code(),
+            Self::NoPromotion(none) => none.code(),
+            Self::Request(_) => Code::InvalidArgument,
             Self::Topo(error) => topo_code(error),
             Self::TabletUnreachable { .. } | Self::PartialTopology { .. } | Self::Stopping { .. } => Code::Unavailable,
             Self::Step { source, .. } => tablet_code(source),
@@ -314,6 +345,8 @@ impl ReparentError {
             Self::Topo(_) | Self::PartialTopology { .. } => "topology",
             Self::UnknownPolicy { .. } => "unknown_policy",
             Self::NoCandidate(_) => "no_candidate",
+            Self::NoPromotion(none) => none.reason(),
+            Self::Request(_) => "invalid_request",
             Self::TabletUnreachable { .. } => "tablet_unreachable",
             Self::Step { step, .. } => step.reason(),
             Self::CandidateBehind { .. } => "candidate_behind",

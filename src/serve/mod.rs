@@ -16,7 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    reparent::{Hands, Operation, Outcome, ReparentError, ReparentSettings},
+    reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     sense::{ErrantSettings, ErrantWatch},
     tablet::TabletManager,
     topo::{ShardId, Topo},
@@ -62,7 +62,8 @@ impl Parts {
     /// Builds the hands, and counts what they do.
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
-        let on_finished = move |operation: Operation, shard: &ShardId, outcome: &Outcome| {
+        let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            let operation = outcome.operation;
             counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
                 counted.reparent_step(operation, *step, *took);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::{Context, errant, input, refusal::Refusal, reparent, wish};
 use crate::{
@@ -91,26 +91,25 @@ fn done(id: ShardId, outcome: Outcome) -> Result<ReparentResponse, Refusal> {
         promoted_primary,
         events: reparent::said(outcome.events),
         decision: outcome.decision.map(decision),
-        was_dry_run: false,
-        refusal: None,
+        ..ReparentResponse::default()
     })
 }
 
 /// The answer to a dry run: that the reparent would be refused is what was asked for, not a failure of the question.
 fn foretold(id: ShardId, outcome: Outcome) -> ReparentResponse {
-    let refused = outcome.decision.as_ref().and_then(|decision| decision.refusal.clone());
-    let refusal = match outcome.result {
-        Err(error) => Some(pb::Refusal { code: error.code() as i32, message: error.to_string() }),
-        Ok(_) => refused.map(|message| pb::Refusal { code: Code::FailedPrecondition as i32, message }),
+    let (would_promote, refusal) = match outcome.result {
+        Ok(promoted) => (promoted.promoted().map(Into::into), None),
+        Err(error) => (None, Some(pb::Refusal { code: error.code() as i32, message: error.to_string() })),
     };
     ReparentResponse {
         keyspace: id.keyspace,
         shard: id.shard,
-        promoted_primary: None,
         events: reparent::said(outcome.events),
         decision: outcome.decision.map(decision),
         was_dry_run: true,
         refusal,
+        would_promote,
+        ..ReparentResponse::default()
     }
 }
 
