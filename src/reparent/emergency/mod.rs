@@ -3,6 +3,7 @@
 mod apply;
 mod decide;
 mod establish;
+mod fence;
 mod leftover;
 mod scene;
 mod stop;
@@ -81,6 +82,7 @@ impl Run {
         check_expected(&declared, request)?;
         let mut scene = Scene::new(declared, request)?;
         let left = self.left_behind(&scene, request).await?;
+        self.lift_fences(&scene.declared).await?;
         if let Some(primary) = left.finished {
             let old_primary = scene.declared.primary;
             return Ok(Promoted { branch: Branch::Partial, primary, old_primary });
@@ -188,15 +190,16 @@ impl Run {
         let is_reached = |alias: &TabletAlias| {
             scene.tablets.get(alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_)))
         };
-        let stragglers = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
+        let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
         let ran = |alias: &TabletAlias| scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
         let force = scene.declared.tablets.keys().filter(|alias| ran(alias)).cloned().collect();
+        let fenced = changed.touched.fenced;
         let lead = Lead {
-            stragglers,
+            stragglers: stragglers.clone(),
             left_alone: scene.wish.ignored.clone(),
             followers: changed.followers,
             following: changed.following,
-            fenced: changed.touched.fenced,
+            fenced: fenced.clone(),
             tolerant: true,
             bystanders: scene.declared.tablets.keys().cloned().collect(),
             force,
@@ -211,11 +214,34 @@ impl Run {
         self.edge(Step::Follow, Edge::After).await;
         self.wait_for_shard_record(&chosen.elect).await;
         self.edge(Step::Finish, Edge::Before).await;
-        self.close(&journal).await;
+        let fenced = self.lift_those_that_follow(scene, &fenced, &stragglers).await;
+        self.close(&journal.leaving(&fenced)).await;
         self.edge(Step::Finish, Edge::After).await;
         result?;
         let old_primary = scene.old_primary().cloned();
         Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary })
+    }
+}
+
+impl Run {
+    /// Lifts the fences of tablets that answered; the others are the duty of whoever sees them follow.
+    async fn lift_those_that_follow(
+        &mut self,
+        scene: &Scene,
+        fenced: &BTreeSet<TabletAlias>,
+        stragglers: &BTreeSet<TabletAlias>,
+    ) -> BTreeSet<TabletAlias> {
+        let mut left = fenced.clone();
+        for alias in fenced.difference(stragglers) {
+            let Some(tablet) = scene.declared.tablet(alias) else { continue };
+            match self.lift(tablet).await {
+                Ok(()) => {
+                    left.remove(alias);
+                }
+                Err(error) => self.warn(format!("the clients of {alias} are still cut off (offline_mode): {error}")),
+            }
+        }
+        left
     }
 }
 
