@@ -127,7 +127,7 @@ impl Agent {
 
     /// A later term in the shard record means that another tablet was promoted. A topology that does not answer hides nothing that
     /// this call could wait for: the caller demoted this server itself a moment ago, and wants it back.
-    async fn refuse_when_superseded(&self) -> Result<(), AgentError> {
+    pub(super) async fn refuse_when_superseded(&self) -> Result<(), AgentError> {
         let shard = match self.topo.shard(&self.settings.shard).await {
             Ok(shard) => shard.value,
             Err(error) => {
