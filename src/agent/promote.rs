@@ -175,7 +175,7 @@ impl Agent {
     }
 
     pub(super) fn member(&self, tablet_type: TabletType) -> durability::Member {
-        durability::Member { alias: self.settings.alias.clone(), tablet_type }
+        durability::Member::new(self.settings.alias.clone(), tablet_type)
     }
 
     /// The term of a promotion now: the clock, but later than every known term.

@@ -155,7 +155,7 @@ impl Agent {
             TabletType::Primary => TabletType::Replica,
             kind => kind,
         };
-        let them = crate::durability::Member { alias: primary.clone(), tablet_type: TabletType::Primary };
+        let them = crate::durability::Member::new(primary.clone(), TabletType::Primary);
         Ok(self.policy().await?.may_ack(&them, &self.member(kind)))
     }
 }

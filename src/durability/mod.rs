@@ -5,7 +5,7 @@
 mod policy;
 mod proof;
 
-pub use policy::{Member, Policy, PolicyError, PromotionRule, policy};
+pub use policy::{Member, PROMOTION_RULE_TAG, Policy, PolicyError, PromotionRule, RuleError, policy};
 pub use proof::{
     Established, Members, NotEstablished, NotRevoked, Revoked, RevokedBy, ackers, can_establish, have_revoked, revoked_for,
 };

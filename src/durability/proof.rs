@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use super::{Member, Policy, PromotionRule};
+use super::{Member, Policy};
 use crate::{pb::topodata::TabletType, topo::TabletAlias};
 
 /// The tablets of a shard with the types in their records.
@@ -92,7 +92,7 @@ fn list(aliases: &BTreeSet<TabletAlias>) -> String {
 }
 
 fn member(alias: &TabletAlias, tablet_type: TabletType) -> Member {
-    Member { alias: alias.clone(), tablet_type }
+    Member::new(alias.clone(), tablet_type)
 }
 
 /// Those of `among` that may acknowledge `primary`.
@@ -113,7 +113,7 @@ pub fn revoked_for(
     if reached.contains(&tablet.alias) {
         return Ok(RevokedBy::Reached);
     }
-    let acks_needed = policy.acks_needed(tablet);
+    let acks_needed = policy.acks_proven(tablet);
     let (stopped, left): (BTreeSet<_>, BTreeSet<_>) =
         ackers(policy, tablet, all).into_iter().partition(|acker| reached.contains(acker));
     if left.len() >= acks_needed {
@@ -125,7 +125,7 @@ pub fn revoked_for(
 /// Whether no promotable tablet of `all` can commit any more, `reached` being stopped or demoted.
 pub fn have_revoked(policy: &dyn Policy, reached: &BTreeSet<TabletAlias>, all: &Members) -> Result<Revoked, NotRevoked> {
     let members = all.iter().map(|(alias, tablet_type)| member(alias, *tablet_type));
-    let promotable = members.filter(|tablet| policy.promotion_rule(tablet) != PromotionRule::MustNot);
+    let promotable = members.filter(|tablet| policy.could_be_primary(tablet));
     promotable
         .map(|tablet| Ok((tablet.alias.clone(), revoked_for(policy, &tablet, reached, all)?)))
         .collect::<Result<_, _>>()
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn p1() -> Member {
-        Member { alias: "z1-1".parse().unwrap(), tablet_type: TabletType::Primary }
+        Member::new("z1-1".parse().unwrap(), TabletType::Primary)
     }
 
     #[test]

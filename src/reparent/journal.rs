@@ -39,6 +39,9 @@ pub(super) struct Journal {
     pub old_term_ns: Option<i64>,
     /// Replicas whose IO thread this run may have stopped.
     pub stopped_io: BTreeSet<String>,
+    /// Tablets whose clients this run may have cut off: let in again when they follow the new primary.
+    #[serde(default)]
+    pub fenced: BTreeSet<String>,
     /// Key of the reparent-journal row, in nanoseconds.
     pub time_created_ns: i64,
     /// When this was written (wall clock).
@@ -74,6 +77,7 @@ impl Journal {
             old_primary: None,
             old_term_ns: None,
             stopped_io: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             time_created_ns: 0,
             written_at_ms: run::now().as_millis() as u64,
             longest_call_ms: longest_call.as_millis() as u64,

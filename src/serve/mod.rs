@@ -16,7 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    reparent::{Hands, Outcome, ReparentSettings},
+    reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -62,9 +62,10 @@ impl Parts {
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
-            counted.planned_reparent(&shard.keyspace, &shard.shard, outcome.result.is_ok(), outcome.took);
+            let operation = outcome.operation;
+            counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
-                counted.reparent_step(step.name(), *took);
+                counted.reparent_step(operation, *step, *took);
             }
         };
         Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }

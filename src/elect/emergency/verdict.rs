@@ -1,17 +1,12 @@
-//! What comes out: a candidate with its proof, or a refusal that names the tablets.
+//! What comes out: a candidate with its proof.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tonic::Code;
-
+use super::EmergencyRejection;
 use crate::{
-    durability::{Established, NotEstablished, NotRevoked, Revoked},
+    durability::{Established, NotEstablished, Revoked},
     mysql::{GtidSet, Position},
-    pb::topodata::TabletType,
-    topo::{ShardId, TabletAlias},
+    topo::TabletAlias,
 };
 
 /// What the candidate must hold before it may be promoted.
@@ -39,6 +34,10 @@ pub struct Proof {
 pub enum Caveat {
     /// Nothing keeps that server from accepting writes if it still lives.
     NotFenced(TabletAlias),
+    /// The shard had a primary whose record is gone: nothing keeps its server from accepting writes.
+    OldPrimaryUnknown,
+    /// The old primary was fenced before its position was read, and commits there waited for nobody: what only it holds is left behind.
+    TailUnknown(TabletAlias),
     /// Seen on the old primary, but not known to have been acknowledged.
     PossiblyLost(GtidSet),
     /// Lost because a person accepted it.
@@ -47,8 +46,22 @@ pub enum Caveat {
     Discarded {
         /// Who holds it.
         tablet: TabletAlias,
-        /// What is discarded.
-        extra: GtidSet,
+        /// What is discarded; where there are no GTIDs, its position.
+        extra: Position,
+    },
+    /// Nobody acknowledged these, the new primary will lack them, and their holder cannot follow it.
+    LeftBehind {
+        /// Who holds them.
+        tablet: TabletAlias,
+        /// What they are; where there are no GTIDs, the position.
+        extra: Position,
+    },
+    /// The new primary cannot send that replica what it lacks: it has to be restored.
+    Stranded {
+        /// The replica.
+        tablet: TabletAlias,
+        /// What the new primary has purged.
+        missing: GtidSet,
     },
     /// Too few can acknowledge; a person allowed that.
     NotEstablished(NotEstablished),
@@ -72,93 +85,4 @@ pub struct Chosen {
     pub rejected: BTreeMap<TabletAlias, EmergencyRejection>,
     /// What a person should know.
     pub caveats: Vec<Caveat>,
-}
-
-/// Why a tablet was not chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EmergencyRejection {
-    /// Another tablet was named.
-    NotNamed,
-    /// The caller left it out.
-    Ignored,
-    /// It did not answer; the reason.
-    NotReached(String),
-    /// Its type is never promoted.
-    MustNot(TabletType),
-    /// Its tag says that it is never promoted.
-    TaggedMustNot,
-    /// Its record says that it is occupied or out of service (BACKUP, RESTORE, DRAINED).
-    OutOfService(TabletType),
-    /// It stands in another cell than the old primary.
-    OtherCell {
-        /// The old primary's cell.
-        primary: String,
-    },
-    /// It is taking a backup.
-    InBackup,
-    /// It holds no transactions at all.
-    Blank,
-    /// It has transactions that the shard does not have.
-    Errant(GtidSet),
-    /// It could not apply what it received.
-    NotApplied(String),
-    /// Its binary log is off.
-    NoBinaryLog,
-    /// GTIDs are off.
-    NoGtids,
-    /// It runs a newer MySQL than a replica that would have to follow it.
-    NewerMysql {
-        /// That replica.
-        than: TabletAlias,
-    },
-    /// It has purged transactions that a replica which must follow lacks.
-    Purged {
-        /// That replica.
-        stranded: TabletAlias,
-        /// What it would need.
-        missing: GtidSet,
-    },
-    /// It could not commit as primary.
-    NotEstablished(NotEstablished),
-    /// The chosen one is further ahead.
-    Behind,
-    /// As far ahead as the chosen one, which comes first by rule, cell, delay, version, buffer pool or alias.
-    Outranked,
-}
-
-/// Nobody may be promoted. The message names the tablets and the remedy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoPromotion {
-    /// The named tablet is not one of the shard's.
-    #[error("{alias} is not a tablet of {shard}; name one of its tablets")]
-    Unknown {
-        /// The named tablet.
-        alias: TabletAlias,
-        /// The shard.
-        shard: ShardId,
-    },
-    /// A promotable tablet could still commit.
-    #[error("{not}; bring one of these tablets back, or stop its MySQL for certain and delete its record")]
-    NotRevoked {
-        /// Who, and whom it could still use.
-        not: NotRevoked,
-        /// Why each unreached tablet that matters was not reached.
-        reasons: BTreeMap<TabletAlias, String>,
-    },
-}
-
-impl fmt::Display for EmergencyRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotNamed => f.write_str("another tablet was named"),
-            other => write!(f, "{other:?}"),
-        }
-    }
-}
-
-impl NoPromotion {
-    /// The gRPC code for the caller.
-    pub fn code(&self) -> Code {
-        Code::FailedPrecondition
-    }
 }
