@@ -349,4 +349,25 @@ impl NoPromotion {
             _ => Code::FailedPrecondition,
         }
     }
+    /// The kind of refusal as a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } | Self::IgnoredUnknown { .. } => "unknown_tablet",
+            Self::NamedIgnored { .. } | Self::SideNotNamed => "invalid_request",
+            Self::MustNot { .. } => "must_not",
+            Self::OtherCell { .. } => "other_cell",
+            Self::NotUsable { .. } => "not_usable",
+            Self::InBackup { .. } => "in_backup",
+            Self::NoProgress(_) => "not_established",
+            Self::NotRevoked { .. } | Self::OldPrimaryUnknown { .. } | Self::UnlistedCells { .. } => "not_revoked",
+            Self::MixedFlavors { .. } => "mixed_positions",
+            Self::WipedEvidence { .. } => "wiped_evidence",
+            Self::SplitBrain { .. } => "split_brain",
+            Self::NotASide { .. } => "not_a_side",
+            Self::WouldLose { .. } => "would_lose",
+            Self::OtherLoss { .. } => "other_loss",
+            Self::Incomplete { .. } => "not_complete",
+            Self::NobodyFit { .. } => "nobody_fit",
+        }
+    }
 }
