@@ -87,7 +87,9 @@ pub(super) fn check_complete(
         (Some(_), Some(lost)) => caveats.push(Caveat::AcceptedLoss(lost)),
         (_, Some(lost)) if lost.is_empty() => {}
         (_, lost) if diverging(view, &loss) && lost.is_some() => return Err(histories.split_brain(view)),
-        (_, lost) => return Err(NoPromotion::WouldLose { lost, holders: loss.binding }),
+        (_, lost) => {
+            return Err(NoPromotion::WouldLose { lost, holders: loss.binding, pending: histories.pending.clone() });
+        }
     }
     Ok(caveats)
 }

@@ -31,7 +31,7 @@ pub(super) struct Histories<'a> {
     pub gtids: bool,
     /// Every reached tablet.
     pub standing: BTreeMap<&'a TabletAlias, Standing>,
-    /// Those judged mildly because they have not applied what they received.
+    /// Those that may be judged differently once they have applied what they received.
     pub pending: BTreeSet<TabletAlias>,
 }
 
@@ -76,6 +76,8 @@ impl<'a> Histories<'a> {
 
     fn find_errant(&mut self, view: &View<'a>) {
         let judged: Judged<'a> = self.accepted(view).filter_map(|(alias, t)| Some((alias, (t, t.received.gtid()?)))).collect();
+        let waiting = judged.iter().filter(|(_, (tablet, _))| has_to_apply(tablet) && tablet.apply_failed.is_none());
+        self.pending = waiting.map(|(alias, _)| (*alias).clone()).collect();
         let newest = judged.values().map(|(tablet, _)| rows(tablet)).max();
         let (group, older): (Judged<'a>, Judged<'a>) =
             judged.iter().map(|(alias, entry)| (*alias, *entry)).partition(|(_, (tablet, _))| Some(rows(tablet)) == newest);
@@ -89,7 +91,6 @@ impl<'a> Histories<'a> {
         let lineage = witnesses.iter().fold(seen.clone(), |all, received| all.union(received));
         for (alias, (tablet, received)) in &older {
             let extra = if has_to_apply(tablet) {
-                self.pending.insert((*alias).clone());
                 private(view, alias, &judged, &judged).subtract(&seen)
             } else if witnesses.is_empty() {
                 GtidSet::default()

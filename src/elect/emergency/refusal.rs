@@ -266,6 +266,8 @@ pub enum NoPromotion {
         lost: Option<GtidSet>,
         /// Who holds what of it; nobody where it was only seen on the old primary.
         holders: BTreeMap<TabletAlias, Holder>,
+        /// Tablets that have not yet applied what they received: once they have, their journals may show that they are merely behind.
+        pending: BTreeSet<TabletAlias>,
     },
     /// A loss was accepted that is not the one that would happen.
     #[error("the accepted loss {accepted} is not what would be lost, {}; accept exactly that set, or nothing", nothing(.lost))]
@@ -330,6 +332,14 @@ fn nothing(lost: &GtidSet) -> String {
 }
 
 impl NoPromotion {
+    /// Tablets whose journals may change the answer once they have applied what they received: let them, and ask again.
+    pub fn pending(&self) -> Option<&BTreeSet<TabletAlias>> {
+        match self {
+            Self::SplitBrain { pending, .. } | Self::WouldLose { pending, .. } if !pending.is_empty() => Some(pending),
+            _ => None,
+        }
+    }
+
     /// The gRPC code for the caller.
     pub fn code(&self) -> Code {
         match self {
