@@ -8,7 +8,6 @@ use std::time::Duration;
 use cluster::{APP, Mysqld, Signal, TempFolder, eventually, tools};
 use mysql_async::{Conn, prelude::Queryable};
 use tokio::{task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
 use vtelector::mysql::{
     conn::{MysqlAddress, Secret},
     fence::{DirectFence, FenceAccount, FenceError},
@@ -21,7 +20,6 @@ const PASSWORD: &str = "f'en\\ce";
 /// A primary under semi-sync without any replica: every commit hangs.
 struct Lonely {
     mysqld: Mysqld,
-    stop: CancellationToken,
     _folder: TempFolder,
 }
 
@@ -42,7 +40,7 @@ impl Lonely {
         ] {
             mysqld.execute(&sql).await.unwrap();
         }
-        Self { mysqld, stop: CancellationToken::new(), _folder: folder }
+        Self { mysqld, _folder: folder }
     }
 
     fn fence(&self) -> DirectFence {
@@ -51,7 +49,7 @@ impl Lonely {
 
     fn fence_with(&self, password: &str) -> DirectFence {
         let account = FenceAccount { user: FENCER.to_owned(), password: Secret(password.to_owned()) };
-        DirectFence::new(account, &self.stop)
+        DirectFence::new(account)
     }
 
     fn address(&self) -> MysqlAddress {
@@ -143,8 +141,6 @@ async fn a_frozen_server_finds_the_fence_queued_when_it_thaws_though_the_elector
     assert!(matches!(late, FenceError::Unknown { .. }), "an earlier fence is under way: {late}");
 
     // The elector dies.
-    server.stop.cancel();
-    fence.drain().await;
     drop(fence);
     server.mysqld.signal(Signal::Thaw).unwrap();
     server.until(OFFLINE, "1").await;
