@@ -82,7 +82,7 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
     }
-    let fence = settings.fence.clone();
+    let fence = settings.fence.clone().map(DirectFence::new);
     let settings = ReparentSettings {
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,
@@ -91,9 +91,8 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
         die_at,
     };
     let mut parts = Parts::new(topo, tablets, settings, metrics);
-    if let Some(account) = fence {
-        tracing::info!(user = account.user, "servers whose tablets do not answer are fenced over MySQL");
-        parts.hands = parts.hands.fence(Arc::new(DirectFence::new(account)));
+    if let Some(fence) = fence {
+        parts.hands = parts.hands.fence(Arc::new(fence));
     }
     Ok(parts)
 }

@@ -50,6 +50,19 @@ fn changes(fake: &FakeTablet) -> Vec<String> {
     fake.called().into_iter().filter(|method| !reads.contains(&method.as_str())).collect()
 }
 
+fn full_status(name: &str, replication: Status) -> FullStatus {
+    FullStatus {
+        server_uuid: format!("{}-0000-4000-8000-00000000000b", &name[6..].repeat(8)[..8]),
+        replication_status: Some(replication),
+        version: "9.7.4".to_owned(),
+        gtid_mode: "ON".to_owned(),
+        log_bin_enabled: true,
+        read_only: true,
+        super_read_only: true,
+        ..Default::default()
+    }
+}
+
 /// A replica that has applied this many of the dead primary's transactions, and obeys.
 async fn replica(world: &World, name: &str, transactions: u32) -> FakeTablet {
     let fake = world.tablet(name, TabletType::Replica).await;
@@ -62,16 +75,7 @@ async fn replica(world: &World, name: &str, transactions: u32) -> FakeTablet {
         sql_state: 3,
         ..Default::default()
     };
-    let full = FullStatus {
-        server_uuid: format!("{}-0000-4000-8000-00000000000b", &name[6..].repeat(8)[..8]),
-        replication_status: Some(running.clone()),
-        version: "9.7.4".to_owned(),
-        gtid_mode: "ON".to_owned(),
-        log_bin_enabled: true,
-        read_only: true,
-        super_read_only: true,
-        ..Default::default()
-    };
+    let full = full_status(name, running.clone());
     let stopped = Status { io_state: 1, ..running.clone() };
     let both = StopReplicationStatus { before: Some(running.clone()), after: Some(stopped) };
     // The semi-sync settings as they must be; nobody asks for anything else that a test here depends on.
@@ -171,6 +175,57 @@ async fn what_cannot_be_proven_is_refused_before_anything_is_changed() {
     assert_eq!(counted(&world).await, failures(2));
     let reason = r#"vtelector_reparent_failures_total{operation="emergency",reason="not_revoked"} 2"#;
     assert!(world.metrics().await.contains(reason), "{}", world.metrics().await);
+}
+
+#[tokio::test]
+async fn a_loss_is_accepted_only_by_naming_exactly_what_the_refusal_named() {
+    let (mut world, ahead, behind) = headless().await;
+    let mut elector = elector(&world).await;
+    // The one that has everything has no binary log: nobody can copy from it, and it cannot lead. Nor can it follow one that lacks what
+    // it has, so somebody else must acknowledge.
+    let _acker = replica(&world, "zone1-103", 8).await;
+    let position = format!("MySQL56/{UUID}:1-9");
+    let running = Status {
+        position: position.clone(),
+        relay_log_position: position,
+        source_uuid: UUID.to_owned(),
+        io_state: 3,
+        sql_state: 3,
+        ..Default::default()
+    };
+    let full = FullStatus { log_bin_enabled: false, ..full_status("zone1-101", running) };
+    ahead.answers("FullStatus", tablet_side::FullStatusResponse { status: Some(full) });
+    let lost = format!("{UUID}:9");
+    refused(
+        world.client.emergency_reparent_shard(emergency()).await,
+        Code::FailedPrecondition,
+        &[&lost, "zone1-0000000101", "binary log"],
+    );
+    let trial = EmergencyReparentRequest { dry_run: true, ..own(emergency()) };
+    let decision = elector.emergency_reparent(trial.clone()).await.unwrap().into_inner().decision.unwrap();
+    let [complete] = &decision.proofs[..] else { panic!("{decision:?}") };
+    assert!(complete.name == "complete" && !complete.holds && complete.because.contains(&lost), "{complete:?}");
+
+    let with = |lost: &str| {
+        let mut request = Request::new(emergency());
+        request.metadata_mut().insert("vtelector-accept-loss", lost.parse().unwrap());
+        request
+    };
+    refused(
+        world.client.emergency_reparent_shard(with(&format!("{UUID}:8-9"))).await,
+        Code::FailedPrecondition,
+        &[&lost, "exactly"],
+    );
+    assert!(changes(&ahead).is_empty() && changes(&behind).is_empty());
+    let told =
+        elector.emergency_reparent(EmergencyReparentRequest { accept_loss: lost.clone(), ..trial }).await.unwrap().into_inner();
+    assert_eq!(told.would_promote, Some(alias("zone1-102")), "{:?}", told.refusal);
+    assert!(told.decision.unwrap().caveats.iter().any(|caveat| caveat.contains(&lost)));
+    let done = world.client.emergency_reparent_shard(with(&lost)).await.unwrap().into_inner();
+    assert_eq!(done.promoted_primary, Some(alias("zone1-102")));
+    let warned =
+        done.events.iter().any(|event| event.level() == vtelector::pb::logutil::Level::Warning && event.value.contains(&lost));
+    assert!(warned, "{:?}", done.events);
 }
 
 #[tokio::test]

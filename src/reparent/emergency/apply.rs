@@ -1,6 +1,9 @@
 //! Nothing is promoted before it has applied all that it received; waited for as long as it gets on.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
@@ -86,27 +89,28 @@ impl Run {
             }
         }
         drop(waits);
+        if let (true, Some(preferred)) = (heard.is_empty(), wanted.first()) {
+            let reason = "it was still applying its relay log when others had long done so".to_owned();
+            scene.learn(preferred, |testimony| testimony.apply_failed = Some(reason));
+        }
+        let mut ready = BTreeMap::new();
         for (alias, result, target) in heard {
             match result {
-                Ok(rows) => scene.learn(&alias, |testimony| {
-                    testimony.executed = target;
-                    testimony.journal_rows = rows;
-                }),
+                Ok(rows) => {
+                    ready.insert(alias, (rows, target));
+                }
                 Err(reason) => {
                     self.warn(format!("{alias} does not apply what it has received: {reason}"));
                     scene.learn(&alias, |testimony| testimony.apply_failed = Some(reason));
                 }
             }
         }
-        // The preferred one did not get ready in its time, and another is.
-        if ready {
-            for alias in behind {
-                scene.learn(alias, |testimony| {
-                    if testimony.executed != testimony.received && testimony.apply_failed.is_none() {
-                        testimony.apply_failed = Some("others had applied everything long before".to_owned());
-                    }
-                });
-            }
+        // Only the most preferred of those that are ready is taken as such: it is ahead of its equals now, and will be elected.
+        if let Some((alias, (rows, target))) = wanted.iter().find_map(|alias| Some((alias, ready.remove(alias)?))) {
+            scene.learn(alias, |testimony| {
+                testimony.executed = target;
+                testimony.journal_rows = rows;
+            });
         }
         Ok(())
     }
