@@ -57,7 +57,8 @@ async fn promote_second(world: &World) {
 
 /// Waits until a commit hangs there.
 async fn wait_hung(world: &World, at: usize) {
-    let sql = "SELECT variable_value FROM performance_schema.global_status WHERE variable_name = 'Rpl_semi_sync_source_wait_sessions'";
+    let sql =
+        "SELECT variable_value FROM performance_schema.global_status WHERE variable_name = 'Rpl_semi_sync_source_wait_sessions'";
     eventually("a commit that waits for an acknowledgement", LIMIT, async || match world.mysqld(at).value(sql).await {
         Ok(count) if count != "0" => Ok(()),
         other => Err(format!("{other:?}")),

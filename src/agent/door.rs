@@ -21,8 +21,7 @@ const KEEP: &str = "SET SESSION wait_timeout = 31536000";
 
 /// Not on a server that is closed already ([`super::status::Switches`] says why both variables are asked): a replica's readers, and those
 /// of a demoted primary, harm nobody.
-const THROW_OUT: &str =
-    "SET GLOBAL offline_mode = IF(@@global.read_only AND @@global.super_read_only, @@global.offline_mode, 1)";
+const THROW_OUT: &str = "SET GLOBAL offline_mode = IF(@@global.read_only AND @@global.super_read_only, @@global.offline_mode, 1)";
 
 /// The connection; absent while it is in use, and while there is no server.
 #[derive(Default)]

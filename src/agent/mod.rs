@@ -37,6 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{door::Door, fence::Fence, state::LocalState};
 pub use self::{
     error::AgentError,
     fence::LOCK_REVISION_KEY,
@@ -44,7 +45,6 @@ pub use self::{
     run::{RunError, Running, start},
     settings::AgentSettings,
 };
-use self::{door::Door, fence::Fence, state::LocalState};
 use crate::{
     mysql::conn::Mysql,
     pb::topodata::{Tablet, TabletType},

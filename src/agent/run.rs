@@ -124,8 +124,7 @@ pub async fn start(
         kind = tablet.r#type().as_str_name(), "registered"
     );
     let (mysql_down, unsettled, replication_problem) = (None, None, None);
-    let state =
-        LocalState { tablet, writable: false, mysql_down, unsettled, replication_problem, lag_s: 0, lame_duck: false };
+    let state = LocalState { tablet, writable: false, mysql_down, unsettled, replication_problem, lag_s: 0, lame_duck: false };
     let agent = Arc::new(Agent {
         settings,
         topo,

@@ -41,15 +41,7 @@ impl Mysqld {
     /// Makes a server in `folder`, which must not exist, and starts it without waiting: see [`Mysqld::ready`].
     pub async fn start(tools: &Tools, folder: &Path, server_id: u32) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(SandboxError::io(format!("making the folder {}", folder.display())))?;
-        let data = folder.join("data");
-        match &tools.cache {
-            Some(cache) => copy(&template(tools, cache).await?, &data)?,
-            None => {
-                // The next server in the same folder of servers finds the one that was made for the first.
-                let beside = folder.parent().unwrap_or(folder);
-                copy(&template(tools, beside).await?, &data)?;
-            }
-        }
+        fill(tools, folder).await?;
         let mut server =
             Self { program: tools.mysqld.clone(), folder: folder.to_owned(), server_id, port: free_port()?, process: None };
         let path = server.folder.join("my.cnf");
@@ -79,6 +71,14 @@ impl Mysqld {
         args.extend(as_root());
         self.process = Some(Process::start(&self.name(), &self.program, &args, &[], &self.log())?);
         Ok(())
+    }
+
+    /// kill -9, and an empty data folder in place of its own.
+    pub async fn wipe(&mut self, tools: &Tools) -> Result<(), SandboxError> {
+        self.kill();
+        let data = self.folder.join("data");
+        fs::remove_dir_all(&data).map_err(SandboxError::io(format!("removing {}", data.display())))?;
+        fill(tools, &self.folder).await
     }
 
     /// kill -9.
@@ -224,6 +224,13 @@ impl Mysqld {
 /// mysqld refuses to run as root unless it is told to.
 fn as_root() -> Option<String> {
     is_root().then(|| String::from("--user=root"))
+}
+
+/// Puts a prepared data folder into a server's folder.
+async fn fill(tools: &Tools, folder: &Path) -> Result<(), SandboxError> {
+    // Without a cache the next server in the same folder of servers finds the one that was made for the first.
+    let cache = tools.cache.as_deref().unwrap_or_else(|| folder.parent().unwrap_or(folder));
+    copy(&template(tools, cache).await?, &folder.join("data"))
 }
 
 /// The prepared data folder below `cache`, made when it is not there: initialising one takes seconds, copying it a blink.
