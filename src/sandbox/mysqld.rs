@@ -24,6 +24,8 @@ pub const APP: &str = "app";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// A statement that takes longer hangs.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// Between the `server_id` of a server and that of the next one in its place.
+const SERVER_IDS_APART: u32 = 10_000;
 /// More than a page of it is of no use to anybody.
 const LOG_LINES: usize = 25;
 
@@ -44,10 +46,14 @@ impl Mysqld {
         fill(tools, folder).await?;
         let mut server =
             Self { program: tools.mysqld.clone(), folder: folder.to_owned(), server_id, port: free_port()?, process: None };
-        let path = server.folder.join("my.cnf");
-        fs::write(&path, server.settings()).map_err(SandboxError::io(format!("writing {}", path.display())))?;
+        server.write_settings()?;
         server.restart()?;
         Ok(server)
+    }
+
+    fn write_settings(&self) -> Result<(), SandboxError> {
+        let path = self.folder.join("my.cnf");
+        fs::write(&path, self.settings()).map_err(SandboxError::io(format!("writing {}", path.display())))
     }
 
     /// Waits until it answers.
@@ -73,9 +79,12 @@ impl Mysqld {
         Ok(())
     }
 
-    /// kill -9, and an empty data folder in place of its own.
+    /// kill -9, and an empty data folder in place of its own. It gets another `server_id`: a replica passes over whatever its source got from
+    /// the replica's own.
     pub async fn wipe(&mut self, tools: &Tools) -> Result<(), SandboxError> {
         self.kill();
+        self.server_id += SERVER_IDS_APART;
+        self.write_settings()?;
         let data = self.folder.join("data");
         fs::remove_dir_all(&data).map_err(SandboxError::io(format!("removing {}", data.display())))?;
         fill(tools, &self.folder).await

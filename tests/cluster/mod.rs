@@ -97,7 +97,7 @@ impl TestCluster {
             let what = format!("every acknowledged row on {alias}");
             eventually(&what, SETTLE_LIMIT, async || match lost(acks, &tablet.mysqld).await {
                 Ok(missing) if missing.is_empty() => Ok(()),
-                Ok(missing) => Err(format!("{} of {} are missing: {missing:?}", missing.len(), acks.len())),
+                Ok(missing) => Err(format!("{} of {} are missing, such as {:?}", missing.len(), acks.len(), missing[0])),
                 Err(error) => Err(error.to_string()),
             })
             .await
