@@ -280,6 +280,7 @@ fn tablet(words: &str) -> Testimony {
         buffer_pool_pages: 0,
         apply_failed: None,
         follow_failed: None,
+        unfit: None,
     };
     for word in words.split_whitespace() {
         describe(&mut tablet, word);
