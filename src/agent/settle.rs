@@ -51,11 +51,12 @@ pub async fn run(agent: Arc<Agent>) {
                 last = reason.clone();
             }
             agent.change(|state| state.unsettled = Some(reason));
-            tokio::select! {
+            delay = tokio::select! {
                 () = agent.shutdown.cancelled() => return,
-                () = sleep(delay) => {}
-            }
-            delay = (delay * 2).min(RETRY_LAST);
+                // The server is back, or something else is new.
+                () = agent.unsettled.notified() => RETRY_FIRST,
+                () = sleep(delay) => (delay * 2).min(RETRY_LAST),
+            };
         }
         agent.change(|state| state.unsettled = None);
     }

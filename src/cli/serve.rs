@@ -3,7 +3,6 @@
 use std::{process::ExitCode, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{GoDuration, Settings},
@@ -83,7 +82,7 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
     }
-    let fence = settings.fence.clone().map(|account| DirectFence::new(account, &CancellationToken::new()));
+    let fence = settings.fence.clone().map(DirectFence::new);
     let settings = ReparentSettings {
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,

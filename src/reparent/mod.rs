@@ -362,6 +362,10 @@ impl Hands {
         let mut run = Run::new(self.clone(), shard.clone(), CancellationToken::new());
         run.lock(format!("ReparentTablet({alias})")).await?;
         let pointed = run.point_at_primary(alias).await;
+        let pointed = match pointed {
+            Ok(primary) => run.lift_fences_now().await.map(|()| primary),
+            Err(error) => Err(error),
+        };
         run.unlock().await;
         pointed.map(|primary| (shard, primary))
     }

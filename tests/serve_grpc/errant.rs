@@ -174,6 +174,31 @@ async fn a_tablet_that_never_answers_slows_no_other() {
 }
 
 #[tokio::test]
+async fn one_reading_of_the_primary_serves_all_its_replicas() {
+    let mut watching = Watching::start().await;
+    let leader = watching.world.tablet("zone1-100", TabletType::Primary).await;
+    leader.answers("FullStatus", primary(&format!("{P}:1-10")));
+    let mut followers = Vec::new();
+    for uid in 101..121 {
+        let follower = watching.world.tablet(&format!("zone1-{uid}"), TabletType::Replica).await;
+        follower.answers("FullStatus", replica(&format!("{P}:1-10")));
+        followers.push(follower);
+    }
+    watching.until("all judged", |answer| answer.judged == 20).await;
+    let asked = |followers: &[FakeTablet]| followers.iter().map(|follower| follower.called().len()).sum::<usize>();
+    let (before, primary_before) = (asked(&followers), leader.called().len());
+    timeout(SOON, async {
+        while asked(&followers) < before + 200 {
+            sleep(POLL).await;
+        }
+    })
+    .await
+    .unwrap();
+    let readings = leader.called().len() - primary_before;
+    assert!(readings < 100, "{readings} readings of the primary for 200 looks");
+}
+
+#[tokio::test]
 async fn a_wrong_filter_is_named() {
     let mut watching = Watching::start().await;
     let mut ask = async |keyspace: &str, shard: &str| {

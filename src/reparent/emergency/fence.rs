@@ -73,6 +73,12 @@ impl Run {
         Ok(())
     }
 
+    /// The same for the shard as it is declared now.
+    pub(in crate::reparent) async fn lift_fences_now(&mut self) -> Result<(), ReparentError> {
+        let declared = Declared::read(self).await?;
+        self.lift_fences(&declared).await
+    }
+
     async fn follows(&self, tablet: &Tablet, primary: &Tablet) -> bool {
         let status = self.hands.tablets.replication_status(tablet, self.short()).await;
         status.is_ok_and(|status| status.source_host == primary.mysql_hostname && status.source_port == primary.mysql_port)
@@ -85,11 +91,7 @@ impl Hands {
         let mut run = Run::new(self.clone(), shard.clone(), Default::default());
         let lifted = async {
             run.lock(format!("EmergencyReparentShard: {alias} follows, its clients are let in again")).await?;
-            let lifted = async {
-                let declared = Declared::read(&mut run).await?;
-                run.lift_fences(&declared).await
-            };
-            let lifted = lifted.await;
+            let lifted = run.lift_fences_now().await;
             run.unlock().await;
             lifted
         };

@@ -12,12 +12,13 @@ mod undo;
 
 use std::collections::BTreeSet;
 
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use self::{scene::Scene, stop::Touched};
 use super::{
     Branch, Edge, Emergency, Promoted, ReparentError, Step,
     declared::Declared,
+    fitness,
     journal::{Journal, Stage},
     lead::{Failed, Followers, How, Lead},
     resume::term_ns,
@@ -61,6 +62,12 @@ fn check_expected(declared: &Declared, request: &Emergency) -> Result<(), Repare
         }),
         _ => Ok(()),
     }
+}
+
+/// The closer look at the tablet that will probably be elected, while the others are stopped.
+struct ReadAhead {
+    of: TabletAlias,
+    task: JoinHandle<fitness::Reading>,
 }
 
 /// What may still have to be put back, or is to be taken over by the promotion.
@@ -111,9 +118,10 @@ impl Run {
         self.demoted_at = Some(asked_at);
         let mut changed = Changed::default();
         changed.touched.stopped.extend(left.stopped);
+        let reading = self.read_fitness(&scene.declared, &forecast.elect);
         self.stop_everybody(&mut scene, &mut changed.touched, request.wait_for_all_tablets, asked_at).await;
         self.edge(Step::Stop, Edge::After).await;
-        match self.prepare(&mut scene, request, &mut changed, &mut journal).await {
+        match self.prepare(&mut scene, request, &mut changed, &mut journal, reading).await {
             Ok(chosen) => self.promote_chosen(&scene, request, changed, journal, chosen).await,
             Err(error) => {
                 if let ReparentError::NoPromotion(none) = &error {
@@ -124,6 +132,13 @@ impl Run {
         }
     }
 
+    fn read_fitness(&self, declared: &Declared, elect: &TabletAlias) -> ReadAhead {
+        let (tablets, call) = (self.hands.tablets.clone(), self.short());
+        let tablet = declared.tablet(elect).cloned().unwrap_or_default();
+        let task = self.hands.tasks.spawn(async move { fitness::read(&*tablets, &tablet, call).await });
+        ReadAhead { of: elect.clone(), task }
+    }
+
     /// Everything between the stop and the point of no return: who it is, that it holds everything, that it is fit, that it will be
     /// acknowledged, and the intent.
     async fn prepare(
@@ -132,13 +147,22 @@ impl Run {
         request: &Emergency,
         changed: &mut Changed,
         journal: &mut Journal,
+        reading: ReadAhead,
     ) -> Result<Chosen, ReparentError> {
         self.edge(Step::Apply, Edge::Before).await;
+        let mut reading = Some(reading);
         let mut fit = BTreeSet::new();
         let chosen = loop {
             let chosen = self.make_complete(scene, &mut changed.repointed, request.wait_replicas_timeout).await?;
             if !fit.contains(&chosen.elect) {
-                match self.check_fitness(&scene.declared, &chosen.elect).await {
+                let checked = match reading.take().filter(|reading| reading.of == chosen.elect) {
+                    Some(ReadAhead { task, .. }) => match task.await {
+                        Ok(reading) => self.judge_fitness(&scene.declared, &chosen.elect, reading).await,
+                        Err(_) => self.check_fitness(&scene.declared, &chosen.elect).await,
+                    },
+                    None => self.check_fitness(&scene.declared, &chosen.elect).await,
+                };
+                match checked {
                     Err(ReparentError::Unfit { elect, reason }) => {
                         self.warn(format!("{elect} must not become primary: {reason}"));
                         scene.learn(&elect, |testimony| testimony.unfit = Some(reason));
