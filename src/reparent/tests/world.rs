@@ -160,6 +160,7 @@ impl World {
             remote_operation_timeout: Duration::from_secs(2),
             lock_timeout: Duration::from_secs(2),
             ledger_root: "/vtelector".to_owned(),
+            durability_extra: BTreeMap::new(),
             who: "test".to_owned(),
             die_at,
         };
