@@ -198,24 +198,23 @@ impl Shard {
                 elector.old = self.journal.old;
                 self.undoes(&mut elector, settings);
             }
-            Stage::Promoting => {
+            Stage::Promoting if !settings.anew || self.primary == self.journal.elect => {
                 (elector.old, elector.elect, elector.resumes) = (self.journal.old, self.journal.elect, true);
                 elector.step = Step::Promote;
                 if settings.has(Flaw::RestartAfterPromoting) {
                     for at in 0..settings.tablets {
-                        if has(self.journal.named, at) {
+                        if has(self.journal.named, at) && at != elector.old {
                             self.sends(Letter { to: at, call: Call::RestartIo(elector.old), revision: self.revision }, settings);
                         }
                     }
                 }
             }
-            Stage::Stopping | Stage::Finished => {
-                let named = settings.everybody() & !(1 << elector.old);
+            _ => {
                 self.journal.stage = Stage::Stopping;
                 self.journal.old = elector.old;
-                self.journal.named |= named;
+                self.journal.named = settings.everybody() & !(1 << elector.old);
                 elector.step = Step::Demote;
-                if settings.has(Flaw::PositionsBeforeStop) {
+                if settings.has(Flaw::PositionsBeforeStop) || settings.has(Flaw::SilentStopIsBelieved) {
                     elector.received = self.tablets.map(|tablet| tablet.received);
                 }
             }
@@ -279,6 +278,8 @@ impl Shard {
                     if !settings.has(Flaw::PositionsBeforeStop) {
                         elector.received[usize::from(at)] = self.tablets[usize::from(at)].received;
                     }
+                } else if settings.has(Flaw::SilentStopIsBelieved) {
+                    elector.reached |= 1 << at;
                 }
                 elector.step = Elector::after(Some(at), elector.old, settings).map_or(Step::Elect, Step::Stop);
             }
@@ -354,6 +355,7 @@ impl Shard {
             Step::IntendPromote if self.holds_lock(by) || settings.has(Flaw::IntentUnguarded) => {
                 self.journal.stage = Stage::Promoting;
                 self.journal.elect = elector.elect;
+                self.journal.named = settings.everybody() & !(1 << elector.elect);
                 match ending {
                     Ending::Answered => elector.step = Step::Promote,
                     _ if settings.has(Flaw::LostIntentIsBelieved) => self.undoes(&mut elector, settings),
