@@ -435,7 +435,7 @@ impl Model for Settings {
             Action::GoesOnWithDemotion(at) => shard.tablets[usize::from(at)].carries_out_what_waited(self),
             Action::TakesLock(elector, resume) => shard.takes_lock(elector, resume, self),
             Action::LeaseExpires => shard.lease_expires(self)?,
-            Action::Acts(elector, ending) => shard.acts(elector, ending, self)?,
+            Action::Acts(elector, ending) => shard.acts(elector, ending, self),
             Action::ArrivesLate => shard.arrives_late(self)?,
         }
         for at in 0..self.tablets {
