@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-rest
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-rest
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ bench: ## speed of the pure parts
 
 measure-planned: tools ## 100 planned reparents under writes: write gap and call time, p50 and p99
 	$(WITH_TOOLS) cargo test --test planned -- --ignored --nocapture measure_planned
+
+measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 times each: call, write gap, lost, errant
+	$(WITH_TOOLS) cargo test --test emergency -- --ignored --nocapture measure_emergency
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --test planned -- --ignored --nocapture measure_rest

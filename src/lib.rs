@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod diagnose;
 pub mod durability;
 pub mod elect;
 pub mod metrics;
@@ -12,6 +13,7 @@ pub mod mysql;
 pub mod pb;
 pub mod reparent;
 pub mod sandbox;
+pub mod sense;
 pub mod serve;
 pub mod tablet;
 pub mod topo;

@@ -1,10 +1,18 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
+mod errant;
+
 use std::time::Duration;
 
+pub use errant::ErrantMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
+};
+
+use crate::{
+    reparent::{Operation, Step},
+    topo::ShardId,
 };
 
 /// Bounds of histograms, in seconds: from one etcd round trip to the longest reparent.
@@ -14,6 +22,8 @@ const BUCKETS_S: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2,
 pub struct Metrics {
     registry: Registry,
     planned: IntCounterVec,
+    emergency: IntCounterVec,
+    reparent_failures: IntCounterVec,
     reparent_seconds: HistogramVec,
     reparent_step_seconds: HistogramVec,
     reparents_running: IntGauge,
@@ -24,6 +34,8 @@ pub struct Metrics {
     grpc_requests: IntCounterVec,
     grpc_request_seconds: HistogramVec,
     grpc_in_flight: IntGauge,
+    /// Errant GTIDs.
+    pub errant: ErrantMetrics,
 }
 
 impl Metrics {
@@ -38,6 +50,18 @@ impl Metrics {
                 "Planned reparents of shards that exist, by result; a run that had nothing to do is a success",
                 &["keyspace", "shard", "result"],
             )?,
+            emergency: counter(
+                &registry,
+                "vtelector_emergency_reparent_total",
+                "Emergency reparents of shards that exist, by result",
+                &["keyspace", "shard", "result"],
+            )?,
+            reparent_failures: counter(
+                &registry,
+                "vtelector_reparent_failures_total",
+                "Reparents that failed or were refused, by operation and reason: not_revoked, not_complete, lock_lost and others",
+                &["operation", "reason"],
+            )?,
             reparent_seconds: histogram(
                 &registry,
                 "vtelector_reparent_duration_seconds",
@@ -47,8 +71,8 @@ impl Metrics {
             reparent_step_seconds: histogram(
                 &registry,
                 "vtelector_reparent_step_seconds",
-                "One step of a reparent that ended well, by step: shows which one makes reparents slow",
-                &["step"],
+                "One step of a reparent that ended well, by operation and step: shows which one makes reparents slow",
+                &["operation", "step"],
             )?,
             reparents_running: gauge(&registry, "vtelector_reparents_running", "Reparents that are under way in this process")?,
             tablet_calls: counter(
@@ -88,6 +112,7 @@ impl Metrics {
                 &["method"],
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
+            errant: ErrantMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -98,16 +123,24 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts one planned reparent of a shard that exists.
-    pub fn planned_reparent(&self, keyspace: &str, shard: &str, success: bool, took: Duration) {
-        let result = if success { "success" } else { "failure" };
-        self.planned.with_label_values(&[keyspace, shard, result]).inc();
-        self.reparent_seconds.with_label_values(&["planned", result]).observe(took.as_secs_f64());
+    /// Counts one reparent of a shard that exists; `failed` is the reason of a failure, from a bounded set.
+    pub fn reparent(&self, operation: Operation, shard: &ShardId, failed: Option<&str>, took: Duration) {
+        let name = operation.name();
+        let counter = match operation {
+            Operation::Planned => &self.planned,
+            Operation::Emergency => &self.emergency,
+        };
+        let result = if failed.is_none() { "success" } else { "failure" };
+        counter.with_label_values(&[&shard.keyspace, &shard.shard, result]).inc();
+        self.reparent_seconds.with_label_values(&[name, result]).observe(took.as_secs_f64());
+        if let Some(reason) = failed {
+            self.reparent_failures.with_label_values(&[name, reason]).inc();
+        }
     }
 
     /// Records how long one step of a reparent took.
-    pub fn reparent_step(&self, step: &str, took: Duration) {
-        self.reparent_step_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
+    pub fn reparent_step(&self, operation: Operation, step: Step, took: Duration) {
+        self.reparent_step_seconds.with_label_values(&[operation.name(), step.name()]).observe(took.as_secs_f64());
     }
 
     /// Counts a reparent as running until the answer is dropped.
@@ -185,23 +218,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_planned_reparent_moves_one_counter_by_one() {
+    fn a_reparent_moves_one_counter_of_its_operation_by_one() {
         let metrics = Metrics::new().unwrap();
-        assert!(!metrics.page().unwrap().contains("vtelector_planned_reparent_total"));
-        metrics.planned_reparent("commerce", "0", true, Duration::from_millis(80));
-        metrics.planned_reparent("commerce", "-80", false, Duration::from_millis(80));
-        let page = metrics.page().unwrap();
-        let counted: Vec<&str> = page.lines().filter(|line| line.starts_with("vtelector_planned")).collect();
-        assert_eq!(
-            counted,
-            [
-                r#"vtelector_planned_reparent_total{keyspace="commerce",result="failure",shard="-80"} 1"#,
-                r#"vtelector_planned_reparent_total{keyspace="commerce",result="success",shard="0"} 1"#,
-            ]
-        );
-        // One metric alone may match what sums `planned.*(counts|total)`.
-        let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        assert_eq!(names.filter(|name| name.contains("planned")).count(), 1);
+        let (whole, half) = (ShardId::new("commerce", "0").unwrap(), ShardId::new("commerce", "-80").unwrap());
+        for (operation, name) in [(Operation::Planned, "planned"), (Operation::Emergency, "emergency")] {
+            assert!(!metrics.page().unwrap().contains(&format!("vtelector_{name}_reparent_total")));
+            metrics.reparent(operation, &whole, None, Duration::from_millis(80));
+            metrics.reparent(operation, &half, Some("lock_lost"), Duration::from_millis(80));
+            let page = metrics.page().unwrap();
+            let start = format!("vtelector_{name}");
+            let counted: Vec<&str> = page.lines().filter(|line| line.starts_with(&start)).collect();
+            assert_eq!(
+                counted,
+                [
+                    format!(r#"vtelector_{name}_reparent_total{{keyspace="commerce",result="failure",shard="-80"}} 1"#),
+                    format!(r#"vtelector_{name}_reparent_total{{keyspace="commerce",result="success",shard="0"}} 1"#),
+                ]
+            );
+            // One metric alone may match what sums `planned.*(counts|total)`, or the same of emergencies.
+            let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+            assert_eq!(names.filter(|line| line.contains(name)).count(), 1);
+            let failed = format!(r#"vtelector_reparent_failures_total{{operation="{name}",reason="lock_lost"}} 1"#);
+            assert!(page.contains(&failed), "{page}");
+        }
     }
 
     #[test]
@@ -219,7 +258,7 @@ mod tests {
         metrics.tablet_call("FullStatus", "ok", Duration::from_millis(3));
         metrics.topology_call("get", "ok", Duration::from_millis(3));
         metrics.grpc_request("GetShard", "OK", Duration::from_millis(3));
-        metrics.reparent_step("DemotePrimary", Duration::from_millis(3));
+        metrics.reparent_step(Operation::Emergency, Step::Demote, Duration::from_millis(3));
         let page = metrics.page().unwrap();
         for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let name = line.split(' ').next().unwrap();

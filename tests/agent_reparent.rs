@@ -149,20 +149,6 @@ async fn a_forced_demotion_never_acknowledges_a_commit_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_fenced_a_server_opens_it_again_when_it_follows() {
-    let world = World::with_primary(3).await;
-    let (old, elect) = (world.record(0).await, world.record(1).await);
-    let demoted = world.tablets.demote_primary(&old, true, world.call()).await.unwrap();
-    assert_eq!(world.mysqld(0).value("SELECT CAST(@@global.offline_mode AS CHAR)").await.unwrap(), "1");
-    world.tablets.wait_for_position(&elect, &demoted.position, world.call()).await.unwrap();
-    world.tablets.promote_replica(&elect, true, world.call()).await.unwrap();
-    world.follow(0, 1).await;
-    world.follow(2, 1).await;
-    assert_eq!(world.mysqld(0).value("SELECT CAST(@@global.offline_mode AS CHAR)").await.unwrap(), "0");
-    world.wait_replicating(0, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn received_but_unapplied_transactions_survive_a_change_of_source() {
     let world = World::with_primary(3).await;
     world.write(0, "CREATE DATABASE app").await.unwrap();

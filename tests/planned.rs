@@ -5,23 +5,10 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{Ack, Move, SETTLE_LIMIT, TabletAlias, TestCluster, Writers, eventually, second_writers, shape, write_gap};
+use cluster::{
+    Ack, Move, SETTLE_LIMIT, TabletAlias, TestCluster, Writers, print_percentiles, second_writers, shape, write_gap, writes_on,
+};
 use tonic::Code;
-
-/// A gap is measured between writes: so many must be acknowledged around every move.
-const AROUND: usize = 20;
-
-/// Waits until that server has acknowledged some more writes.
-async fn writes_on(writers: &Writers, alias: &TabletAlias) {
-    let count = || writers.acks().iter().filter(|ack| ack.server == alias.uid).count();
-    let target = count() + AROUND;
-    eventually(&format!("writes acknowledged by {alias}"), Duration::from_secs(15), async || match count() {
-        count if count >= target => Ok(()),
-        count => Err(format!("{} are missing", target - count)),
-    })
-    .await
-    .unwrap();
-}
 
 /// Moves the primary round and round under writes, and checks everything after each move and in the end.
 async fn rounds(moves: usize) -> (Vec<Move>, Vec<Ack>) {
@@ -174,11 +161,4 @@ async fn measure_rest() {
     println!("the elector at rest with {TABLETS} tablets: {:.1} MB resident, {core:.2} % of a core", rss_bytes as f64 / 1e6);
     assert!(rss_bytes < 30_000_000 && core < 1.0);
     test.finish();
-}
-
-/// The value that so many percent do not exceed.
-fn print_percentiles(name: &str, mut values: Vec<Duration>) {
-    values.sort();
-    let at = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1].as_millis();
-    println!("{name:<10} p50 {:>5} ms   p99 {:>5} ms   max {:>5} ms   n {}", at(50), at(99), at(100), values.len());
 }

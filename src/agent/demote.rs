@@ -1,10 +1,12 @@
 //! Giving up being writable: planned, and in an emergency.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Action, Agent, AgentError, Context, promote::cancel_source_off, replication, semi_sync, status::Switches};
+use super::{
+    Action, Agent, AgentError, Context, door::FROZEN_MAX, promote::cancel_source_off, replication, semi_sync, status::Switches,
+};
 use crate::{
     mysql::conn::{Lease, MysqlError},
     pb::replicationdata::PrimaryStatus,
@@ -17,53 +19,80 @@ const OFF_DELAY_DEMOTED: Duration = Duration::from_secs(10);
 /// A server that follows another has no replicas any more: so much later MySQL has noticed, and switches it off at once.
 pub(super) const OFF_DELAY_FOLLOWING: Duration = Duration::from_secs(3);
 
+/// Commits that have not ended by then hang, and a server that has not answered is frozen. Well below the time for which an elector waits
+/// for a demotion (400 ms, safety.md section 3), so that the fence is sent before anybody else is promoted.
+const FLOWING_MAX: Duration = Duration::from_millis(100);
+
 /// Limit of taking a demotion back whose own deadline is over.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Agent {
-    /// DemotePrimary. Running commits finish, later writes get error 1290; the answer is the position that stays.
+    /// DemotePrimary. The answer is the position that stays.
     pub(super) async fn demote(self: &Arc<Self>, context: &Context, force: bool) -> Result<PrimaryStatus, AgentError> {
-        let mut action = self.lock(context).await?;
-        let status = self.demote_locked(&mut action, force, context.deadline).await?;
+        let status = if force { self.demote_by_force(context).await? } else { self.demote_in_order(context).await? };
         tracing::info!(force, position = status.position, "demoted: this server is read-only");
         Ok(status)
     }
 
     /// Planned: super_read_only, position, answer; semi-sync's source side is switched off later, because MySQL may take a second for
-    /// it. Taken back when it fails. Forced: `offline_mode` first, so that no client whose commit hangs is told "committed" when
-    /// semi-sync goes off, then super_read_only; never taken back.
-    pub(super) async fn demote_locked(
-        self: &Arc<Self>,
-        action: &mut Action,
-        force: bool,
-        deadline: Instant,
-    ) -> Result<PrimaryStatus, AgentError> {
-        cancel_source_off(action);
-        let mut conn = self.mysql.conn(deadline).await?;
-        let before = Switches::read(&mut conn, deadline).await?;
-        if force && !before.super_read_only {
-            conn.exec("SET GLOBAL offline_mode = ON", deadline).await.map_err(AgentError::change)?;
-            semi_sync::source_off(&mut conn, deadline).await?;
-        }
+    /// it. Running commits finish, later writes get error 1290. Taken back when it fails.
+    async fn demote_in_order(self: &Arc<Self>, context: &Context) -> Result<PrimaryStatus, AgentError> {
+        let mut action = self.lock(context).await?;
+        cancel_source_off(&mut action);
+        let mut conn = self.mysql.conn(context.deadline).await?;
+        let before = Switches::read(&mut conn, context.deadline).await?;
         self.change(|state| state.writable = false);
-        let done = self.close(&mut conn, before, deadline).await;
-        match done {
+        match self.close(&mut conn, context.deadline).await {
             Ok(status) => {
-                if !force {
-                    self.source_off_later(action, OFF_DELAY_DEMOTED);
-                }
+                self.source_off_later(&mut action, OFF_DELAY_DEMOTED);
                 Ok(status)
             }
-            Err(error) if force => Err(error),
             Err(error) => {
-                self.reopen(before).await;
+                self.reopen(context, before).await;
                 Err(error)
             }
         }
     }
 
-    async fn close(&self, conn: &mut Lease<'_>, before: Switches, deadline: Instant) -> Result<PrimaryStatus, AgentError> {
-        if !before.super_read_only {
+    /// In an emergency: neither an action under way nor a frozen server keeps the fence from being sent, and the caller's deadline ends
+    /// nothing, because half a demotion is worse than a late one. Never taken back.
+    async fn demote_by_force(self: &Arc<Self>, context: &Context) -> Result<PrimaryStatus, AgentError> {
+        self.admit(context).await?;
+        let patient = Context { deadline: Instant::now() + FROZEN_MAX, ..*context };
+        let mut lock = pin!(self.lock(&patient));
+        let mut action = match timeout(FLOWING_MAX, &mut lock).await {
+            Ok(action) => action?,
+            // Whoever holds the action lock hangs, perhaps on this very server.
+            Err(_) => tokio::join!(lock, self.throw_out()).0?,
+        };
+        self.shut(&mut action).await
+    }
+
+    /// Makes the server read-only whatever state it is in. Commits that flow end by themselves, acknowledged by living replicas, and
+    /// leave nothing behind that only this server has. Where they hang, or nothing answers, all clients are thrown out first, so that none
+    /// is told "committed" when semi-sync goes off and lets the hung commits end.
+    pub(super) async fn shut(self: &Arc<Self>, action: &mut Action) -> Result<PrimaryStatus, AgentError> {
+        cancel_source_off(action);
+        self.change(|state| state.writable = false);
+        if let Ok(Ok(status)) = timeout(FLOWING_MAX, self.close_afresh()).await {
+            self.source_off_later(action, OFF_DELAY_DEMOTED);
+            return Ok(status);
+        }
+        self.throw_out().await?;
+        let deadline = self.own_deadline();
+        let mut conn = self.mysql.conn(deadline).await?;
+        semi_sync::source_off(&mut conn, deadline).await?;
+        self.close(&mut conn, deadline).await
+    }
+
+    async fn close_afresh(&self) -> Result<PrimaryStatus, AgentError> {
+        let deadline = self.own_deadline();
+        let mut conn = self.mysql.conn(deadline).await?;
+        self.close(&mut conn, deadline).await
+    }
+
+    async fn close(&self, conn: &mut Lease<'_>, deadline: Instant) -> Result<PrimaryStatus, AgentError> {
+        if !Switches::read(conn, deadline).await?.super_read_only {
             self.set_super_read_only(conn, deadline).await?;
         }
         Ok(replication::primary_status(conn, deadline).await?)
@@ -90,9 +119,14 @@ impl Agent {
         ))
     }
 
-    /// Takes a planned demotion back, with a limit of its own.
-    async fn reopen(&self, before: Switches) {
+    /// Takes a planned demotion back, with a limit of its own; not where somebody else has been promoted or has come to demote it, too.
+    async fn reopen(&self, context: &Context, before: Switches) {
         if before.read_only {
+            return;
+        }
+        let overtaken = self.fence.lock().await.overtaken(context.lock_revision);
+        if overtaken || self.refuse_when_superseded().await.is_err() {
+            tracing::warn!("the demotion failed, but another elector is at work: this server stays as it is");
             return;
         }
         let deadline = Instant::now() + REVERT_TIMEOUT;

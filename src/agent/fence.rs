@@ -37,12 +37,17 @@ impl Fence {
         Ok(Self { file, seen })
     }
 
-    /// Lets a call with this revision pass, or refuses it. To be asked under the action lock, right before acting.
+    /// Whether the holder of a later lock has been here since.
+    pub fn overtaken(&self, revision: Option<i64>) -> bool {
+        revision.is_some_and(|given| given < self.seen)
+    }
+
+    /// Lets a call with this revision pass, or refuses it. To be asked under the action lock, right before acting, by whoever takes it.
     ///
     /// The file is replaced, not synced: it must outlive this process, and a host that goes down takes the calls under way with it.
     pub async fn admit(&mut self, revision: Option<i64>) -> Result<(), AgentError> {
         let Some(given) = revision else { return Ok(()) };
-        if given < self.seen {
+        if self.overtaken(revision) {
             return Err(AgentError::Overtaken { given, seen: self.seen, file: self.file.display().to_string() });
         }
         if given > self.seen {

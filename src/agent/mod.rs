@@ -4,6 +4,7 @@
 //! (facts of it: the comments name where we differ, and why). One action at a time: [`Agent::lock`].
 
 mod demote;
+mod door;
 mod error;
 mod fence;
 mod fetch;
@@ -36,6 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{door::Door, fence::Fence, state::LocalState};
 pub use self::{
     error::AgentError,
     fence::LOCK_REVISION_KEY,
@@ -43,7 +45,6 @@ pub use self::{
     run::{RunError, Running, start},
     settings::AgentSettings,
 };
-use self::{fence::Fence, state::LocalState};
 use crate::{
     mysql::conn::Mysql,
     pb::topodata::{Tablet, TabletType},
@@ -62,8 +63,8 @@ struct Context {
 }
 
 /// What one action at a time may touch.
+#[derive(Default)]
 struct Action {
-    fence: Fence,
     /// Ends the task that switches semi-sync's source side off some time after a planned demotion.
     source_off: Option<CancellationToken>,
 }
@@ -78,6 +79,9 @@ pub struct Agent {
     sidecar: String,
     state: watch::Sender<LocalState>,
     action: Mutex<Action>,
+    /// The highest lock revision that has been here. Locked after `action` where both are, and for a moment only.
+    fence: Mutex<Fence>,
+    door: Door,
     /// The record in the topology differs from ours.
     unpublished: Notify,
     /// The server is not yet what the topology says it should be.
@@ -94,10 +98,15 @@ impl Agent {
     /// Waits for the action lock, then asks the fence. In that order: a newer elector may have been here meanwhile.
     async fn lock(&self, context: &Context) -> Result<MutexGuard<'_, Action>, AgentError> {
         let waited = timeout_at(context.deadline, self.action.lock()).await;
-        let mut action =
+        let action =
             waited.map_err(|_| AgentError::Deadline("context deadline exceeded: another action is running".to_owned()))?;
-        action.fence.admit(context.lock_revision).await?;
+        self.admit(context).await?;
         Ok(action)
+    }
+
+    /// Asks the fence, without waiting for the action that runs.
+    async fn admit(&self, context: &Context) -> Result<(), AgentError> {
+        self.fence.lock().await.admit(context.lock_revision).await
     }
 
     /// The deadline of a step that nobody waits for.

@@ -1,5 +1,7 @@
 //! Becoming the primary: promotion, first primary of a shard, undoing a demotion, being told so.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Action, Agent, AgentError, Context, replication, semi_sync, state, status::Switches};
@@ -16,7 +18,7 @@ impl Agent {
     /// PromoteReplica: replication ends, semi-sync is set as a fence, the record says PRIMARY, and only then the server is writable.
     ///
     /// Unlike vttablet it executes everything received before it forgets its source, and its term is never earlier than a known one.
-    pub(super) async fn promote(&self, context: &Context, acks: bool) -> Result<String, AgentError> {
+    pub(super) async fn promote(self: &Arc<Self>, context: &Context, acks: bool) -> Result<String, AgentError> {
         let mut action = self.lock(context).await?;
         cancel_source_off(&mut action);
         let deadline = context.deadline;
@@ -31,12 +33,29 @@ impl Agent {
         self.make_writable(&mut conn, deadline).await?;
         tracing::info!(%position, acks, "promoted: this server is the primary now");
         if had_source {
-            // Last, because it syncs files, which clients need not wait for. A stopped source harms nobody.
-            if let Err(error) = conn.exec("RESET REPLICA ALL", deadline).await {
-                tracing::warn!(%error, "promoted, but the former source could not be forgotten");
-            }
+            self.forget_source_later();
         }
         Ok(position)
+    }
+
+    /// After the answer, because it syncs files, for which neither clients nor the elector need wait. A stopped source harms nobody.
+    fn forget_source_later(self: &Arc<Self>) {
+        let agent = self.clone();
+        self.tasks.spawn(async move {
+            let deadline = agent.own_deadline();
+            let forgotten = async {
+                let _action = agent.lock(&Context { deadline, lock_revision: None }).await?;
+                // Whoever held the action lock before us may have given it another source.
+                if !agent.is_primary() {
+                    return Ok(());
+                }
+                let mut conn = agent.mysql.conn(deadline).await?;
+                conn.exec("RESET REPLICA ALL", deadline).await.map_err(AgentError::change)
+            };
+            if let Err(error) = forgotten.await {
+                tracing::warn!(%error, "promoted, but the former source could not be forgotten");
+            }
+        });
     }
 
     /// InitPrimary: the first primary of an empty shard. Semi-sync is set after the journal's table is made, because no replica is
@@ -127,7 +146,7 @@ impl Agent {
 
     /// A later term in the shard record means that another tablet was promoted. A topology that does not answer hides nothing that
     /// this call could wait for: the caller demoted this server itself a moment ago, and wants it back.
-    async fn refuse_when_superseded(&self) -> Result<(), AgentError> {
+    pub(super) async fn refuse_when_superseded(&self) -> Result<(), AgentError> {
         let shard = match self.topo.shard(&self.settings.shard).await {
             Ok(shard) => shard.value,
             Err(error) => {
@@ -156,7 +175,7 @@ impl Agent {
     }
 
     pub(super) fn member(&self, tablet_type: TabletType) -> durability::Member {
-        durability::Member { alias: self.settings.alias.clone(), tablet_type }
+        durability::Member::new(self.settings.alias.clone(), tablet_type)
     }
 
     /// The term of a promotion now: the clock, but later than every known term.

@@ -7,14 +7,6 @@ use tokio::time::Instant;
 use super::{Agent, AgentError, Context};
 
 impl Agent {
-    /// Asks the fence without waiting for the action that runs: for calls that take no action lock at a vttablet either.
-    pub(super) async fn check_fence(&self, context: &Context) -> Result<(), AgentError> {
-        if context.lock_revision.is_none() {
-            return Ok(());
-        }
-        self.lock(context).await.map(drop)
-    }
-
     /// RefreshState: the shard record must be there; our own record is written again.
     pub(super) async fn refresh_state(&self, context: &Context) -> Result<(), AgentError> {
         let _action = self.lock(context).await?;

@@ -206,7 +206,7 @@ impl TabletManager for TabletManagerService {
         request: Request<PopulateReparentJournalRequest>,
     ) -> Result<Response<PopulateReparentJournalResponse>, Status> {
         self.act("PopulateReparentJournal", request, |agent, request, context| async move {
-            agent.check_fence(&context).await?;
+            agent.admit(&context).await?;
             agent.populate_journal(&request, context.deadline).await?;
             Ok(PopulateReparentJournalResponse {})
         })
@@ -218,7 +218,7 @@ impl TabletManager for TabletManagerService {
         request: Request<ExecuteFetchAsDbaRequest>,
     ) -> Result<Response<ExecuteFetchAsDbaResponse>, Status> {
         self.act("ExecuteFetchAsDba", request, |agent, request, context| async move {
-            agent.check_fence(&context).await?;
+            agent.admit(&context).await?;
             Ok(ExecuteFetchAsDbaResponse { result: Some(agent.fetch(&request, context.deadline).await?) })
         })
         .await

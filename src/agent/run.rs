@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
-    Action, Agent, AgentError, AgentSettings, LocalState, fence::Fence, health::HealthService, register,
+    Action, Agent, AgentError, AgentSettings, LocalState, door::Door, fence::Fence, health::HealthService, register,
     rpc::TabletManagerService, settle, shard_sync, supervise,
 };
 use crate::{
@@ -123,8 +123,8 @@ pub async fn start(
         alias = %settings.alias, shard = %settings.shard, %grpc, mysql = %settings.mysql.address,
         kind = tablet.r#type().as_str_name(), "registered"
     );
-    let (mysql_down, replication_problem) = (None, None);
-    let state = LocalState { tablet, writable: false, mysql_down, replication_problem, lag_s: 0, lame_duck: false };
+    let (mysql_down, unsettled, replication_problem) = (None, None, None);
+    let state = LocalState { tablet, writable: false, mysql_down, unsettled, replication_problem, lag_s: 0, lame_duck: false };
     let agent = Arc::new(Agent {
         settings,
         topo,
@@ -132,7 +132,9 @@ pub async fn start(
         mysql,
         sidecar,
         state: watch::channel(state).0,
-        action: Mutex::new(Action { fence, source_off: None }),
+        action: Mutex::new(Action::default()),
+        fence: Mutex::new(fence),
+        door: Door::default(),
         unpublished: Notify::new(),
         unsettled: Notify::new(),
         closed_at_start: AtomicBool::new(false),

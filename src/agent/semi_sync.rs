@@ -63,12 +63,18 @@ impl SemiSync {
         self.names.is_some()
     }
 
-    /// Reads everything.
-    pub async fn read(conn: &mut MysqlConn, deadline: Instant) -> Result<Self, MysqlError> {
+    /// Reads the variables; what is status stays as if nothing ran. Collecting the status of a whole server takes MySQL milliseconds.
+    pub async fn variables(conn: &mut MysqlConn, deadline: Instant) -> Result<Self, MysqlError> {
         let mut this = Self::default();
         for row in conn.query("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'", deadline).await? {
             this.take(&row.at(0).unwrap_or_default(), &row.at(1).unwrap_or_default());
         }
+        Ok(this)
+    }
+
+    /// Reads everything.
+    pub async fn read(conn: &mut MysqlConn, deadline: Instant) -> Result<Self, MysqlError> {
+        let mut this = Self::variables(conn, deadline).await?;
         if this.loaded() {
             for row in conn.query("SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'", deadline).await? {
                 this.take(&row.at(0).unwrap_or_default(), &row.at(1).unwrap_or_default());
@@ -166,7 +172,7 @@ pub async fn become_source(conn: &mut MysqlConn, acks: bool, deadline: Instant) 
 
 /// Prepares a server for following: replica side as told. The source side is left to [`release`] and [`source_off`].
 pub async fn become_replica(conn: &mut MysqlConn, acks: bool, deadline: Instant) -> Result<(), AgentError> {
-    let now = SemiSync::read(conn, deadline).await?;
+    let now = SemiSync::variables(conn, deadline).await?;
     if now.names.is_none() && acks {
         return Err(not_loaded());
     }
@@ -175,7 +181,7 @@ pub async fn become_replica(conn: &mut MysqlConn, acks: bool, deadline: Instant)
 
 /// Says beforehand whether semi-sync could be set as asked.
 pub async fn check(conn: &mut MysqlConn, acks: bool, deadline: Instant) -> Result<(), AgentError> {
-    if acks && !SemiSync::read(conn, deadline).await?.loaded() { Err(not_loaded()) } else { Ok(()) }
+    if acks && !SemiSync::variables(conn, deadline).await?.loaded() { Err(not_loaded()) } else { Ok(()) }
 }
 
 async fn switch(conn: &mut MysqlConn, now: &SemiSync, source: bool, replica: bool, deadline: Instant) -> Result<(), AgentError> {
@@ -196,7 +202,7 @@ async fn switch(conn: &mut MysqlConn, now: &SemiSync, source: bool, replica: boo
 /// Makes the source side harmless for a server that follows another, at once: a commit of its SQL thread waits for an acknowledgement
 /// for a millisecond, once, and never again. Switching it off for good is left to [`source_off`], which may take MySQL a second.
 pub async fn release(conn: &mut MysqlConn, deadline: Instant) -> Result<bool, AgentError> {
-    let now = SemiSync::read(conn, deadline).await?;
+    let now = SemiSync::variables(conn, deadline).await?;
     let Some(names) = now.names.filter(|_| now.source_enabled) else { return Ok(false) };
     let sql = format!("SET GLOBAL rpl_semi_sync_{}_timeout = 1", names.source());
     conn.exec(&sql, deadline).await.map_err(AgentError::change)?;
@@ -206,7 +212,7 @@ pub async fn release(conn: &mut MysqlConn, deadline: Instant) -> Result<bool, Ag
 /// Switches the source side off. While replicas are connected, or have left within the last second, MySQL's acknowledgement receiver
 /// sits in a poll of up to a second, and holds the lock of all system variables meanwhile; otherwise it is done at once.
 pub async fn source_off(conn: &mut MysqlConn, deadline: Instant) -> Result<(), AgentError> {
-    let now = SemiSync::read(conn, deadline).await?;
+    let now = SemiSync::variables(conn, deadline).await?;
     switch(conn, &now, false, now.replica_enabled, deadline).await?;
     match now.names {
         // What `release` has shortened; whoever looks at this server before it is promoted shall find it fit.

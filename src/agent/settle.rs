@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Agent, AgentError, Context, replication, semi_sync, state};
+use super::{Agent, AgentError, Context, replication, semi_sync, state, status::Switches};
 use crate::{
     pb::{tabletmanagerdata::SetReplicationSourceRequest, topodata::TabletType},
-    tablet::Call,
     topo::{ShardLock, TabletAlias, TopoError},
 };
 
@@ -18,7 +17,7 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 /// Longest time that a start holds the shard lock, which an elector may want for an emergency.
 const LOCK_HELD_MAX: Duration = Duration::from_secs(5);
 
-/// Limit of asking the primary whether it is there, before the lock is wanted.
+/// Limit of asking the primary whether it is there and has what we have, before the lock is wanted.
 const PRIMARY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What settling has come to.
@@ -51,14 +50,15 @@ pub async fn run(agent: Arc<Agent>) {
                 tracing::warn!(reason, "this server is not yet what the topology says; trying again");
                 last = reason.clone();
             }
-            agent.change(|state| state.replication_problem = Some(reason));
-            tokio::select! {
+            agent.change(|state| state.unsettled = Some(reason));
+            delay = tokio::select! {
                 () = agent.shutdown.cancelled() => return,
-                () = sleep(delay) => {}
-            }
-            delay = (delay * 2).min(RETRY_LAST);
+                // The server is back, or something else is new.
+                () = agent.unsettled.notified() => RETRY_FIRST,
+                () = sleep(delay) => (delay * 2).min(RETRY_LAST),
+            };
         }
-        agent.change(|state| state.replication_problem = None);
+        agent.change(|state| state.unsettled = None);
     }
 }
 
@@ -70,10 +70,13 @@ impl Agent {
             return Ok(Settled::Done);
         }
         if !self.is_primary()
-            && let Some((_, record)) = self.shard_primary().await?
+            && let Some((primary, record)) = self.shard_primary().await?
         {
-            // A primary that does not answer cannot be followed now: nobody is kept from the lock for that.
-            self.tablets.primary_status(&record, Call::read(PRIMARY_TIMEOUT)).await?;
+            // A primary that does not answer cannot be followed now, and one that lacks transactions of ours never: nobody is kept from the
+            // lock for that.
+            let context = Context { deadline: Instant::now() + PRIMARY_TIMEOUT, lock_revision: None };
+            let mut conn = self.mysql.conn(context.deadline).await?;
+            self.refuse_errant(&mut conn, &primary, &record, &context).await?;
         }
         let action = format!("vtelector agent starts {}", self.settings.alias);
         let lock = match self.topo.lock_shard(&self.settings.shard, &action, self.settings.lock_timeout).await {
@@ -118,10 +121,12 @@ impl Agent {
         let deadline = self.own_deadline();
         let mut conn = self.mysql.conn(deadline).await?;
         let now = replication::status(&mut conn, deadline).await?;
-        Ok(now.is_some_and(|now| {
+        let follows = now.is_some_and(|now| {
             let right = (&now.status.source_host, now.status.source_port) == (&record.mysql_hostname, record.mysql_port);
             right && now.io_healthy() && now.sql_healthy()
-        }))
+        });
+        // A fence that was not lifted is a thing to be done yet.
+        Ok(follows && !Switches::read(&mut conn, deadline).await?.offline_mode)
     }
 
     async fn settle_locked(self: &Arc<Self>, lock: &ShardLock) -> Result<Settled, AgentError> {

@@ -5,15 +5,13 @@ use std::{sync::Arc, time::Duration};
 use prost::Message;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{Agent, AgentError, Context, LocalState, state, state::ShardSync, status::Switches};
+use super::{Agent, AgentError, Context, LocalState, door::FROZEN_MAX, state, state::ShardSync, status::Switches};
 use crate::{
-    pb::{
-        tabletmanagerdata::SetReplicationSourceRequest,
-        topodata::{Shard, TabletType},
-    },
+    mysql::conn::MysqlError,
+    pb::topodata::{Shard, TabletType},
     topo::{TabletAlias, TopoError, Watch, WatchEvent},
 };
 
@@ -22,6 +20,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// An elector that has demoted this server re-points it in a moment; only if it does not, this server does so itself.
 const ELECTOR_GRACE: Duration = Duration::from_secs(3);
+
+/// A server that does not say in that time whether it is read-only is taken for writable.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs until shutdown.
 pub async fn run(agent: Arc<Agent>) {
@@ -116,18 +117,14 @@ impl Agent {
         Ok(self.topo.update_shard(&self.settings.shard, change).await?.value)
     }
 
-    /// A later primary exists. A server that still accepts writes is fenced at once; one that an elector has made read-only already is
-    /// left to that elector for a moment.
+    /// A later primary exists. A server that still accepts writes is closed at once, frozen or not; one that an elector has made read-only
+    /// already is left to that elector for a moment. Whom it follows then is up to [`super::settle`].
     async fn step_down(self: &Arc<Self>, local: &mut watch::Receiver<LocalState>, shard: &Shard) -> Result<(), AgentError> {
-        let deadline = self.own_deadline();
-        let closed = {
-            let mut conn = self.mysql.conn(deadline).await?;
-            Switches::read(&mut conn, deadline).await?.super_read_only
-        };
+        let closed = self.is_closed(Instant::now() + LOOK_TIMEOUT).await.unwrap_or(false);
         if closed && timeout(ELECTOR_GRACE, local.wait_for(|state| !state.is_primary())).await.is_ok() {
             return Ok(());
         }
-        let context = Context { deadline: self.own_deadline(), lock_revision: None };
+        let context = Context { deadline: Instant::now() + FROZEN_MAX, lock_revision: None };
         let mut action = self.lock(&context).await?;
         // Whoever held the action lock may have promoted or re-pointed this server.
         let own = self.state.borrow().tablet.primary_term_start_time;
@@ -136,26 +133,20 @@ impl Agent {
         }
         let primary = shard.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok());
         tracing::warn!(primary = primary.as_ref().map(ToString::to_string), "a later primary was elected: stepping down");
-        if !closed {
-            self.demote_locked(&mut action, true, context.deadline).await?;
+        match self.shut(&mut action).await {
+            Ok(_) => {}
+            // Nothing to close: [`super::supervise`] closes what comes back.
+            Err(AgentError::Read(MysqlError::Unreachable { .. })) => {}
+            Err(error) => return Err(error),
         }
-        match primary.filter(|primary| *primary != self.settings.alias) {
-            Some(primary) => {
-                let context = Context { deadline: self.own_deadline(), lock_revision: None };
-                let acks = self.acks_for(&primary).await?;
-                let request = SetReplicationSourceRequest {
-                    parent: Some((&primary).into()),
-                    force_start_replication: true,
-                    semi_sync: acks,
-                    ..SetReplicationSourceRequest::default()
-                };
-                self.set_source_locked(&mut action, &context, &request).await.map(drop)
-            }
-            None => {
-                self.set_type(TabletType::Replica).await;
-                Ok(())
-            }
-        }
+        self.set_type(TabletType::Replica).await;
+        self.unsettled.notify_one();
+        Ok(())
+    }
+
+    async fn is_closed(&self, deadline: Instant) -> Result<bool, AgentError> {
+        let mut conn = self.mysql.conn(deadline).await?;
+        Ok(Switches::read(&mut conn, deadline).await?.super_read_only)
     }
 
     /// Whether this tablet acknowledges that primary's transactions under the keyspace's policy.
@@ -164,7 +155,7 @@ impl Agent {
             TabletType::Primary => TabletType::Replica,
             kind => kind,
         };
-        let them = crate::durability::Member { alias: primary.clone(), tablet_type: TabletType::Primary };
+        let them = crate::durability::Member::new(primary.clone(), TabletType::Primary);
         Ok(self.policy().await?.may_ack(&them, &self.member(kind)))
     }
 }

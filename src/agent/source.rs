@@ -50,6 +50,21 @@ impl Agent {
         context: &Context,
         request: &SetReplicationSourceRequest,
     ) -> Result<bool, AgentError> {
+        let was_primary = self.is_primary();
+        let followed = self.point(action, context, request).await;
+        if followed.is_err() && was_primary && !self.is_primary() {
+            // Neither primary nor replica now: it goes on by itself until it is one, or says why not.
+            self.unsettled.notify_one();
+        }
+        followed
+    }
+
+    async fn point(
+        self: &Arc<Self>,
+        action: &mut Action,
+        context: &Context,
+        request: &SetReplicationSourceRequest,
+    ) -> Result<bool, AgentError> {
         let deadline = context.deadline;
         let parent = parent(request)?;
         if parent == self.settings.alias {
@@ -114,7 +129,7 @@ impl Agent {
     }
 
     /// Refuses to follow a parent that lacks transactions which this server has executed or received.
-    async fn refuse_errant(
+    pub(super) async fn refuse_errant(
         &self,
         conn: &mut Lease<'_>,
         parent: &TabletAlias,
@@ -136,7 +151,9 @@ impl Agent {
         if errant.is_empty() {
             return Ok(());
         }
-        Err(AgentError::Precondition(format!("Errant GTID detected - {errant}; {parent} does not have these transactions")))
+        Err(AgentError::Precondition(format!(
+            "Errant GTID detected - {errant}; {parent} does not have these transactions: rebuild this server from a backup or a clone"
+        )))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct LocalState {
     pub writable: bool,
     /// Why MySQL does not answer.
     pub mysql_down: Option<String>,
+    /// Why this server is not yet what the topology says.
+    pub unsettled: Option<String>,
     /// Why this replica does not replicate.
     pub replication_problem: Option<String>,
     /// Seconds behind the source, as far as known.
@@ -47,11 +49,8 @@ impl LocalState {
 
     /// One message of the health stream.
     pub fn health(&self) -> StreamHealthResponse {
-        let problem = match (&self.mysql_down, &self.replication_problem) {
-            (Some(problem), _) => Some(problem),
-            (None, Some(problem)) if !self.is_primary() => Some(problem),
-            _ => None,
-        };
+        let replica_problem = || self.replication_problem.as_ref().filter(|_| !self.is_primary());
+        let problem = self.mysql_down.as_ref().or(self.unsettled.as_ref()).or_else(replica_problem);
         let runs = matches!(
             self.tablet_type(),
             TabletType::Primary | TabletType::Replica | TabletType::Rdonly | TabletType::Experimental | TabletType::Drained
@@ -298,6 +297,7 @@ mod tests {
             tablet: tablet(1, kind, Some(10)),
             writable,
             mysql_down: None,
+            unsettled: None,
             replication_problem: Some("io".to_owned()),
             lag_s: 0,
             lame_duck: false,

@@ -13,7 +13,8 @@ use crate::{
 pub struct Switches {
     /// Ordinary accounts cannot write.
     pub read_only: bool,
-    /// Nobody can.
+    /// Nobody can. MySQL says ON as soon as the statement is given, also while it waits for commits that hang and keeps nobody out; the
+    /// switch counts only when read_only, which comes with it, is on as well.
     pub super_read_only: bool,
     /// Ordinary accounts are thrown out.
     pub offline_mode: bool,
@@ -25,7 +26,7 @@ impl Switches {
         let sql = "SELECT @@global.read_only, @@global.super_read_only, @@global.offline_mode";
         let row = conn.query_one(sql, deadline).await?;
         let on = |at| row.at(at).as_deref() == Some("1");
-        Ok(Self { read_only: on(0), super_read_only: on(1), offline_mode: on(2) })
+        Ok(Self { read_only: on(0), super_read_only: on(0) && on(1), offline_mode: on(2) })
     }
 }
 
@@ -74,7 +75,8 @@ impl Agent {
             semi_sync_primary_clients: semi_sync.clients,
             semi_sync_primary_timeout: semi_sync.timeout_ms,
             semi_sync_wait_for_replica_count: semi_sync.wait_for_replica_count,
-            super_read_only: on("super_read_only"),
+            // See [`Switches`].
+            super_read_only: on("super_read_only") && on("read_only"),
             replication_configuration: configuration,
             disk_stalled: false,
             // Without a heartbeat writer of our own a blocked commit is not told apart from a slow one.

@@ -73,6 +73,7 @@ pub async fn run(agent: Arc<Agent>, found: MysqlConn) {
                 None => agent.close_after_start().await?,
             }
             last = Some(found);
+            agent.renew_door().await?;
             agent.change(|state| state.mysql_down = None);
             delay = RECONNECT_FIRST;
             agent.watch(&mut conn).await
@@ -120,12 +121,19 @@ impl Agent {
     }
 
     /// The same run of mysqld answers again: only the connection was lost, and what it was it still is.
-    async fn found_again(&self) -> Result<(), AgentError> {
+    /// Unless another primary was elected while it was silent.
+    async fn found_again(self: &Arc<Self>) -> Result<(), AgentError> {
         let deadline = self.own_deadline();
-        let _action = self.lock(&Context { deadline, lock_revision: None }).await?;
+        let mut action = self.lock(&Context { deadline, lock_revision: None }).await?;
         let mut conn = self.mysql.conn(deadline).await?;
-        let open = !Switches::read(&mut conn, deadline).await?.read_only;
-        self.change(|state| state.writable = open && state.is_primary());
+        let now = Switches::read(&mut conn, deadline).await?;
+        drop(conn);
+        if !self.is_primary() && !now.super_read_only {
+            tracing::warn!("mysqld answers again and is writable, but this tablet is no longer primary: read-only");
+            self.shut(&mut action).await?;
+            self.unsettled.notify_one();
+        }
+        self.change(|state| state.writable = !now.read_only && state.is_primary());
         Ok(())
     }
 
@@ -149,6 +157,7 @@ impl Agent {
             if looked.elapsed() >= self.settings.health_check_interval {
                 looked = Instant::now();
                 self.look_at_replication(conn).await?;
+                self.renew_door().await?;
             }
         }
     }
@@ -161,7 +170,7 @@ impl Agent {
                 let text = format!("replication does not run: {} {}", now.status.last_io_error, now.status.last_sql_error);
                 (Some(text.trim_end_matches([' ', ':']).to_owned()), now.status.replication_lag_seconds)
             }
-            None => (None, 0),
+            None => (Some("no replication source is configured".to_owned()), 0),
         };
         self.state.send_if_modified(|state| {
             let changed = (&state.replication_problem, state.lag_s) != (&problem, lag_s);

@@ -1,5 +1,10 @@
 //! The policies by name.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
+
 use crate::{pb::topodata::TabletType, topo::TabletAlias};
 
 /// A durability policy that does not exist.
@@ -10,13 +15,55 @@ pub struct PolicyError {
     pub name: String,
 }
 
-/// A tablet as a policy sees it: its alias (with the cell) and the type in its record.
+/// The tag in a tablet's record that says how willingly it is made primary.
+pub const PROMOTION_RULE_TAG: &str = "vtelector_promotion_rule";
+
+/// A tablet as a policy sees it: its alias (with the cell), and the type and the promotion rule in its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Who it is, and in which cell.
     pub alias: TabletAlias,
     /// The type in its topology record.
     pub tablet_type: TabletType,
+    /// The rule in its tag [`PROMOTION_RULE_TAG`].
+    pub tagged: Option<PromotionRule>,
+}
+
+impl Member {
+    /// A tablet without tags.
+    pub fn new(alias: TabletAlias, tablet_type: TabletType) -> Self {
+        Self { alias, tablet_type, tagged: None }
+    }
+
+    /// A tablet with the tags of its record. A rule that cannot be read makes it the last choice: whoever wrote it wanted a difference,
+    /// and an emergency is no time to refuse.
+    pub fn tagged(alias: TabletAlias, tablet_type: TabletType, tags: &BTreeMap<String, String>) -> Self {
+        let tagged = tags.get(PROMOTION_RULE_TAG).map(|rule| rule.parse().unwrap_or(PromotionRule::PreferNot));
+        Self { alias, tablet_type, tagged }
+    }
+}
+
+/// A tag that names no promotion rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tag {PROMOTION_RULE_TAG}: {given:?} is no promotion rule; write must, prefer, neutral, prefer_not or must_not")]
+pub struct RuleError {
+    /// What the tag says.
+    pub given: String,
+}
+
+impl FromStr for PromotionRule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text {
+            "must" => Ok(Self::Must),
+            "prefer" => Ok(Self::Prefer),
+            "neutral" => Ok(Self::Neutral),
+            "prefer_not" => Ok(Self::PreferNot),
+            "must_not" => Ok(Self::MustNot),
+            _ => Err(RuleError { given: text.to_owned() }),
+        }
+    }
 }
 
 /// How willingly a tablet is made primary; the better one is the smaller one.
@@ -39,16 +86,45 @@ pub trait Policy: Send + Sync {
     /// The name in keyspace records.
     fn name(&self) -> &'static str;
 
-    /// How willingly this tablet is made primary.
-    fn promotion_rule(&self, tablet: &Member) -> PromotionRule {
+    /// How willingly the policy makes this tablet primary by its type, before its tag is looked at.
+    fn type_rule(&self, tablet: &Member) -> PromotionRule {
         match tablet.tablet_type {
             TabletType::Primary | TabletType::Replica => PromotionRule::Neutral,
             _ => PromotionRule::MustNot,
         }
     }
 
+    /// How willingly this tablet is made primary. A tag orders what the type allows; it allows nothing more.
+    fn promotion_rule(&self, tablet: &Member) -> PromotionRule {
+        match self.type_rule(tablet) {
+            PromotionRule::MustNot => PromotionRule::MustNot,
+            rule => tablet.tagged.unwrap_or(rule),
+        }
+    }
+
+    /// Whether this tablet may be a primary without our doing: Vitess knows nothing of tags.
+    fn could_be_primary(&self, tablet: &Member) -> bool {
+        self.type_rule(tablet) != PromotionRule::MustNot
+    }
+
     /// How many acknowledgements a commit needs while this tablet is primary.
     fn acks_needed(&self, primary: &Member) -> usize;
+
+    /// How many acknowledgements commits on the present primary are known to have waited for: what a proof may rest on.
+    fn acks_proven(&self, primary: &Member) -> usize {
+        self.acks_needed(primary)
+    }
+
+    /// Whether commits wait for anybody at all.
+    fn acknowledges(&self) -> bool {
+        let somebody = Member::new(TabletAlias { cell: String::new(), uid: 0 }, TabletType::Primary);
+        self.acks_needed(&somebody) > 0
+    }
+
+    /// What is wrong with these ackers beside their number; `None` when nothing is.
+    fn too_narrow(&self, _ackers: &BTreeSet<TabletAlias>) -> Option<String> {
+        None
+    }
 
     /// Whether this replica acknowledges this primary's transactions.
     fn may_ack(&self, primary: &Member, replica: &Member) -> bool;
@@ -65,7 +141,7 @@ impl Policy for Async {
         self.name
     }
 
-    fn promotion_rule(&self, tablet: &Member) -> PromotionRule {
+    fn type_rule(&self, tablet: &Member) -> PromotionRule {
         match tablet.tablet_type {
             _ if self.preferred == Some((tablet.alias.cell.as_str(), tablet.alias.uid)) => PromotionRule::Prefer,
             TabletType::Primary | TabletType::Replica => PromotionRule::Neutral,
@@ -132,7 +208,7 @@ mod tests {
     use super::*;
 
     fn member(alias: &str, tablet_type: TabletType) -> Member {
-        Member { alias: alias.parse().unwrap(), tablet_type }
+        Member::new(alias.parse().unwrap(), tablet_type)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use super::{Member, Policy, PromotionRule};
+use super::{Member, Policy};
 use crate::{pb::topodata::TabletType, topo::TabletAlias};
 
 /// The tablets of a shard with the types in their records.
@@ -70,13 +70,18 @@ pub struct NotEstablished {
     pub acks_needed: usize,
     /// Those that could give one.
     pub ackers: BTreeSet<TabletAlias>,
+    /// What is wrong with these, where they are enough.
+    pub too_narrow: Option<String>,
 }
 
 impl fmt::Display for NotEstablished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tablet, reached, policy, acks_needed, ackers } = self;
+        let Self { tablet, reached, policy, acks_needed, ackers, too_narrow } = self;
         if !reached {
             return write!(f, "{tablet} was not reached");
+        }
+        if let Some(narrow) = too_narrow {
+            return write!(f, "{tablet} could be acknowledged by {}, but {narrow}", list(ackers));
         }
         write!(f, "{tablet} could not commit: {policy} needs {acks_needed} acknowledgement(s) and ")?;
         if ackers.is_empty() {
@@ -92,7 +97,7 @@ fn list(aliases: &BTreeSet<TabletAlias>) -> String {
 }
 
 fn member(alias: &TabletAlias, tablet_type: TabletType) -> Member {
-    Member { alias: alias.clone(), tablet_type }
+    Member::new(alias.clone(), tablet_type)
 }
 
 /// Those of `among` that may acknowledge `primary`.
@@ -113,7 +118,7 @@ pub fn revoked_for(
     if reached.contains(&tablet.alias) {
         return Ok(RevokedBy::Reached);
     }
-    let acks_needed = policy.acks_needed(tablet);
+    let acks_needed = policy.acks_proven(tablet);
     let (stopped, left): (BTreeSet<_>, BTreeSet<_>) =
         ackers(policy, tablet, all).into_iter().partition(|acker| reached.contains(acker));
     if left.len() >= acks_needed {
@@ -125,7 +130,7 @@ pub fn revoked_for(
 /// Whether no promotable tablet of `all` can commit any more, `reached` being stopped or demoted.
 pub fn have_revoked(policy: &dyn Policy, reached: &BTreeSet<TabletAlias>, all: &Members) -> Result<Revoked, NotRevoked> {
     let members = all.iter().map(|(alias, tablet_type)| member(alias, *tablet_type));
-    let promotable = members.filter(|tablet| policy.promotion_rule(tablet) != PromotionRule::MustNot);
+    let promotable = members.filter(|tablet| policy.could_be_primary(tablet));
     promotable
         .map(|tablet| Ok((tablet.alias.clone(), revoked_for(policy, &tablet, reached, all)?)))
         .collect::<Result<_, _>>()
@@ -137,10 +142,12 @@ pub fn can_establish(policy: &dyn Policy, tablet: &Member, reached: &Members) ->
     let acks_needed = policy.acks_needed(tablet);
     let ackers = ackers(policy, tablet, reached);
     let itself = reached.contains_key(&tablet.alias);
-    if itself && ackers.len() >= acks_needed {
+    let too_narrow = policy.too_narrow(&ackers).filter(|_| ackers.len() >= acks_needed);
+    if itself && ackers.len() >= acks_needed && too_narrow.is_none() {
         return Ok(Established { acks_needed, ackers });
     }
-    Err(NotEstablished { tablet: tablet.alias.clone(), reached: itself, policy: policy.name(), acks_needed, ackers })
+    let (tablet, policy) = (tablet.alias.clone(), policy.name());
+    Err(NotEstablished { tablet, reached: itself, policy, acks_needed, ackers, too_narrow })
 }
 
 #[cfg(test)]
@@ -169,7 +176,7 @@ mod tests {
     }
 
     fn p1() -> Member {
-        Member { alias: "z1-1".parse().unwrap(), tablet_type: TabletType::Primary }
+        Member::new("z1-1".parse().unwrap(), TabletType::Primary)
     }
 
     #[test]

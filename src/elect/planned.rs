@@ -174,7 +174,7 @@ fn reject_by_status(wish: &Wish, candidate: &Candidate) -> Option<Rejection> {
 
 fn member(evidence: &Evidence<'_>, alias: &TabletAlias) -> Member {
     let tablet_type = evidence.tablets.get(alias).map_or(TabletType::Unknown, |candidate| candidate.tablet_type);
-    Member { alias: alias.clone(), tablet_type }
+    Member::new(alias.clone(), tablet_type)
 }
 
 /// The tablets that answered: an acker that does not answer acknowledges nothing.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mysql_async::{Conn, Error as DriverError, OptsBuilder, consts::ColumnFlags, prelude::Queryable};
+use mysql_async::{Conn, Error as DriverError, OptsBuilder, SslOpts, consts::ColumnFlags, prelude::Queryable};
 use tokio::time::{Instant, timeout_at};
 
 /// Idle connections that are kept; what is released beyond them is closed.
@@ -20,6 +20,9 @@ const EXCERPT_LEN_MAX: usize = 200;
 /// Set explicitly, because the driver asks the server for what is not set with a query of its own at every connect.
 const MAX_ALLOWED_PACKET_BYTES: usize = 64 << 20;
 const WAIT_TIMEOUT_S: usize = 28_800;
+
+/// A name that TLS wants and nobody verifies; the host's own may be none that TLS takes.
+const UNVERIFIED_NAME: &str = "mysql";
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +217,26 @@ pub struct MysqlConn {
 impl MysqlConn {
     /// Logs in, within the deadline and the settings' own limit.
     pub async fn connect(settings: &MysqlSettings, deadline: Instant) -> Result<Self, MysqlError> {
+        let limit = deadline.min(Instant::now() + settings.connect_timeout);
+        Self::login(settings, None, limit).await.map_err(|error| error.of(settings))
+    }
+
+    /// Logs in over TLS where the server offers it, as MySQL's own client does: encrypted, but whose server it is nobody verifies
+    /// (MySQL signs its certificates itself).
+    pub async fn connect_preferring_tls(settings: &MysqlSettings, deadline: Instant) -> Result<Self, MysqlError> {
+        let limit = deadline.min(Instant::now() + settings.connect_timeout);
+        let tls = SslOpts::default()
+            .with_danger_accept_invalid_certs(true)
+            .with_danger_skip_domain_validation(true)
+            .with_danger_tls_hostname_override(Some(UNVERIFIED_NAME));
+        match Self::login(settings, Some(tls), limit).await {
+            Err(LoginError::NoTls) => Self::login(settings, None, limit).await,
+            done => done,
+        }
+        .map_err(|error| error.of(settings))
+    }
+
+    async fn login(settings: &MysqlSettings, tls: Option<SslOpts>, limit: Instant) -> Result<Self, LoginError> {
         let builder = OptsBuilder::default()
             .user(Some(&settings.user))
             .pass(Some(&settings.password.0))
@@ -221,18 +244,18 @@ impl MysqlConn {
             .stmt_cache_size(0)
             .tcp_keepalive(Some(Duration::from_secs(10)))
             .max_allowed_packet(Some(MAX_ALLOWED_PACKET_BYTES))
-            .wait_timeout(Some(WAIT_TIMEOUT_S));
-        let (builder, errno) = match &settings.address {
-            MysqlAddress::Socket(path) => (builder.socket(Some(path.to_string_lossy())), 2002),
-            MysqlAddress::Tcp { host, port } => (builder.ip_or_hostname(host).tcp_port(*port), 2003),
+            .wait_timeout(Some(WAIT_TIMEOUT_S))
+            .ssl_opts(tls);
+        let builder = match &settings.address {
+            MysqlAddress::Socket(path) => builder.socket(Some(path.to_string_lossy())),
+            MysqlAddress::Tcp { host, port } => builder.ip_or_hostname(host).tcp_port(*port),
         };
-        let unreachable = |reason: String| MysqlError::Unreachable { address: settings.address.to_string(), reason, errno };
-        let limit = deadline.min(Instant::now() + settings.connect_timeout);
         match timeout_at(limit, Conn::new(builder)).await {
             Ok(Ok(conn)) => Ok(Self { conn, clean: true }),
-            Ok(Err(DriverError::Server(error))) => Err(server_error(error, "(login)")),
-            Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable("no greeting in time".to_owned())),
+            Ok(Err(DriverError::Server(error))) => Err(LoginError::Refused(server_error(error, "(login)"))),
+            Ok(Err(DriverError::Driver(mysql_async::DriverError::NoClientSslFlagFromServer))) => Err(LoginError::NoTls),
+            Ok(Err(error)) => Err(LoginError::Unreachable(error.to_string())),
+            Err(_) => Err(LoginError::Unreachable("no greeting in time".to_owned())),
         }
     }
 
@@ -295,8 +318,29 @@ impl MysqlConn {
         Ok(Answer { columns, rows, rows_affected, insert_id, info })
     }
 
-    async fn ping(&mut self, deadline: Instant) -> bool {
+    /// Whether the server answers on it.
+    pub async fn ping(&mut self, deadline: Instant) -> bool {
         matches!(timeout_at(deadline, self.conn.ping()).await, Ok(Ok(())))
+    }
+}
+
+/// Why a login failed.
+enum LoginError {
+    /// The server speaks no TLS.
+    NoTls,
+    Refused(MysqlError),
+    Unreachable(String),
+}
+
+impl LoginError {
+    fn of(self, settings: &MysqlSettings) -> MysqlError {
+        let reason = match self {
+            LoginError::Refused(error) => return error,
+            LoginError::NoTls => "it offers no TLS".to_owned(),
+            LoginError::Unreachable(reason) => reason,
+        };
+        let errno = if matches!(settings.address, MysqlAddress::Socket(_)) { 2002 } else { 2003 };
+        MysqlError::Unreachable { address: settings.address.to_string(), reason, errno }
     }
 }
 

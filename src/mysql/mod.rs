@@ -1,6 +1,7 @@
 //! What we know of MySQL itself: connections, GTID sets and positions (the last two pure).
 
 pub mod conn;
+pub mod fence;
 pub mod gtid;
 pub mod position;
 

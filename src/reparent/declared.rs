@@ -31,6 +31,8 @@ pub(super) struct Declared {
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Cells whose tablets are unknown, with the reasons; empty when all could be read.
     pub unreadable: String,
+    /// The same, each with its reason.
+    pub unreadable_cells: BTreeMap<String, String>,
 }
 
 /// Types whose tablets a planned reparent cannot do without.
@@ -54,8 +56,9 @@ impl Declared {
         for (alias, reason) in &found.dangling {
             run.warn(format!("{alias} is left out: {reason}"));
         }
-        let unreadable = found.unreadable_cells.iter().map(|(cell, error)| format!("{cell} ({error})"));
-        let unreadable = unreadable.collect::<Vec<_>>().join(", ");
+        let unreadable_cells = found.unreadable_cells.iter().map(|(cell, error)| (cell.clone(), error.to_string()));
+        let unreadable_cells: BTreeMap<_, _> = unreadable_cells.collect();
+        let unreadable = unreadable_cells.iter().map(|(cell, error)| format!("{cell} ({error})")).collect::<Vec<_>>().join(", ");
         if !unreadable.is_empty() {
             run.warn(format!("tablets of these cells are unknown and are not pointed at the new primary: {unreadable}"));
         }
@@ -66,7 +69,7 @@ impl Declared {
             name => name.to_owned(),
         };
         let term = term(record.value.primary_term_start_time.as_ref());
-        Ok(Self { shard, primary, term, policy, sidecar, tablets: found.tablets, unreadable })
+        Ok(Self { shard, primary, term, policy, sidecar, tablets: found.tablets, unreadable, unreadable_cells })
     }
 
     pub fn tablet(&self, alias: &TabletAlias) -> Option<&Tablet> {
@@ -78,7 +81,10 @@ impl Declared {
     }
 
     pub fn member(&self, alias: &TabletAlias) -> Member {
-        Member { alias: alias.clone(), tablet_type: self.tablet_type(alias) }
+        match self.tablet(alias) {
+            Some(tablet) => Member::tagged(alias.clone(), tablet.r#type(), &tablet.tags),
+            None => Member::new(alias.clone(), TabletType::Unknown),
+        }
     }
 
     pub fn is_essential(&self, alias: &TabletAlias) -> bool {

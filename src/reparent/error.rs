@@ -1,12 +1,15 @@
 //! Why a reparent failed, and what it left behind.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use tonic::Code;
 
 use crate::{
     durability::PolicyError,
-    elect::NoCandidate,
+    elect::{NoCandidate, NoPromotion},
     tablet::{TabletError, TabletErrorKind},
     topo::{LockLost, LockOr, ShardId, TabletAlias, TopoError},
 };
@@ -44,6 +47,12 @@ pub enum ReparentError {
     /// Nobody can be elected; every tablet has its reason.
     #[error(transparent)]
     NoCandidate(#[from] NoCandidate),
+    /// Nobody may be promoted in an emergency.
+    #[error(transparent)]
+    NoPromotion(Box<NoPromotion>),
+    /// A request names a tablet in a way that cannot be meant.
+    #[error("{0}")]
+    Request(String),
     /// A tablet that must take part does not answer; nothing was changed.
     #[error("{source}; a planned reparent needs every PRIMARY and REPLICA tablet: bring {} back, or delete its record", .source.alias)]
     TabletUnreachable {
@@ -196,6 +205,22 @@ pub enum FailedStep {
     Repoint,
 }
 
+impl FailedStep {
+    /// The failure of this step as a metric's label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::CandidateStatus => "candidate_status",
+            Self::PrimaryPosition => "primary_position",
+            Self::CatchUp | Self::CatchUpAfterDemotion => "catch_up",
+            Self::Demote => "demote",
+            Self::Promote => "promote",
+            Self::SetReadWrite => "set_read_write",
+            Self::JournalRow => "journal_row",
+            Self::Repoint => "repoint",
+        }
+    }
+}
+
 impl fmt::Display for FailedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -239,6 +264,15 @@ pub enum Aftermath {
         /// What was seen.
         reason: String,
     },
+    /// An emergency reparent was given up before anybody was promoted.
+    Reverted {
+        /// The old primary, where it is writable again.
+        writable: Option<TabletAlias>,
+        /// Replicas that replicate again.
+        restarted: BTreeSet<TabletAlias>,
+        /// What could not be put back, with the reason of each.
+        left: BTreeMap<TabletAlias, String>,
+    },
     /// Every tablet was left read-only, because it is not known who was primary.
     AllReadOnly,
 }
@@ -258,6 +292,17 @@ impl fmt::Display for Aftermath {
                 f,
                 "whether {primary} became primary is not known ({reason}): look at it, then run PlannedReparentShard with it as the new primary"
             ),
+            Self::Reverted { writable, restarted, left } => {
+                f.write_str("nobody was promoted")?;
+                if let Some(primary) = writable {
+                    write!(f, "; {primary} is writable again")?;
+                }
+                if !restarted.is_empty() {
+                    let restarted = restarted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    write!(f, "; replication was started again on {restarted}")?;
+                }
+                left.iter().try_for_each(|(alias, reason)| write!(f, "; {alias} is left as it is: {reason}"))
+            }
             Self::AllReadOnly => {
                 f.write_str("every tablet was left read-only: run PlannedReparentShard again with the most advanced tablet as the new primary")
             }
@@ -279,6 +324,8 @@ impl ReparentError {
             | Self::AlreadyInitialised { .. }
             | Self::NotAReplica { .. } => Code::FailedPrecondition,
             Self::NoCandidate(none) => none.code(),
+            Self::NoPromotion(none) => none.code(),
+            Self::Request(_) => Code::InvalidArgument,
             Self::Topo(error) => topo_code(error),
             Self::TabletUnreachable { .. } | Self::PartialTopology { .. } | Self::Stopping { .. } => Code::Unavailable,
             Self::Step { source, .. } => tablet_code(source),
@@ -287,6 +334,34 @@ impl ReparentError {
             Self::Intent { source: LockOr::Kv(_), .. } => Code::Unavailable,
             Self::Cancelled { .. } => Code::DeadlineExceeded,
             Self::After { cause, .. } => cause.code(),
+        }
+    }
+
+    /// The kind of failure as a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::SameAsAvoid { .. } => "same_as_avoid",
+            Self::ExpectedPrimaryMismatch { .. } => "expected_primary_mismatch",
+            Self::Topo(_) | Self::PartialTopology { .. } => "topology",
+            Self::UnknownPolicy { .. } => "unknown_policy",
+            Self::NoCandidate(_) => "no_candidate",
+            Self::NoPromotion(none) => none.reason(),
+            Self::Request(_) => "invalid_request",
+            Self::TabletUnreachable { .. } => "tablet_unreachable",
+            Self::Step { step, .. } => step.reason(),
+            Self::CandidateBehind { .. } => "candidate_behind",
+            Self::Unfit { .. } => "unfit",
+            Self::Position { .. } => "position",
+            Self::LockLost(_) | Self::Intent { source: LockOr::Lost(_), .. } => "lock_lost",
+            Self::Intent { source: LockOr::Kv(_), .. } => "intent_not_written",
+            Self::ForeignJournal { .. } => "foreign_journal",
+            Self::Cancelled { .. } => "cancelled",
+            Self::ReplicasFailed { .. } => "replicas_failed",
+            Self::AbruptRefused { .. } => "abrupt_refused",
+            Self::AlreadyInitialised { .. } => "already_initialised",
+            Self::NotAReplica { .. } => "not_a_replica",
+            Self::Stopping { .. } => "stopping",
+            Self::After { cause, .. } => cause.reason(),
         }
     }
 

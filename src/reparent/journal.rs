@@ -39,6 +39,9 @@ pub(super) struct Journal {
     pub old_term_ns: Option<i64>,
     /// Replicas whose IO thread this run may have stopped.
     pub stopped_io: BTreeSet<String>,
+    /// Tablets whose clients this run may have cut off: let in again when they follow the new primary.
+    #[serde(default)]
+    pub fenced: BTreeSet<String>,
     /// Key of the reparent-journal row, in nanoseconds.
     pub time_created_ns: i64,
     /// When this was written (wall clock).
@@ -74,6 +77,7 @@ impl Journal {
             old_primary: None,
             old_term_ns: None,
             stopped_io: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             time_created_ns: 0,
             written_at_ms: run::now().as_millis() as u64,
             longest_call_ms: longest_call.as_millis() as u64,
@@ -83,6 +87,11 @@ impl Journal {
     /// The same run at a later stage.
     pub fn at(&self, stage: Stage) -> Self {
         Self { stage, written_at_ms: run::now().as_millis() as u64, ..self.clone() }
+    }
+
+    /// The journal of a run that leaves these fences to others.
+    pub fn leaving<'a>(&self, fenced: impl IntoIterator<Item = &'a TabletAlias>) -> Self {
+        Self { fenced: fenced.into_iter().map(ToString::to_string).collect(), ..self.clone() }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -112,6 +121,10 @@ impl Journal {
 
     pub fn stopped_io(&self) -> Result<BTreeSet<TabletAlias>, JournalError> {
         self.stopped_io.iter().map(|alias| parse(alias)).collect()
+    }
+
+    pub fn fenced(&self) -> Result<BTreeSet<TabletAlias>, JournalError> {
+        self.fenced.iter().map(|alias| parse(alias)).collect()
     }
 
     /// How long a call of the run that wrote this may still be under way, by the wall clock; never more than the call's own limit.

@@ -13,7 +13,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Aftermath, Edge, FailedStep, ReparentError, Step,
@@ -70,6 +70,52 @@ pub(super) struct Lead<'a> {
     pub force: BTreeSet<TabletAlias>,
     /// A statement that may still be under way on that replica.
     pub nudge: Option<(TabletAlias, JoinHandle<()>)>,
+    /// Calls that are under way already: tablets pointed here before the promotion.
+    pub followers: Followers,
+    /// Tablets that follow already.
+    pub following: BTreeSet<TabletAlias>,
+    /// Tablets that did not answer before: they are told all the same, and nobody waits for what they say.
+    pub stragglers: BTreeSet<TabletAlias>,
+    /// Tablets that are not touched at all.
+    pub left_alone: BTreeSet<TabletAlias>,
+    /// Stragglers whose clients were cut off: let in again when they follow.
+    pub fenced: BTreeSet<TabletAlias>,
+    /// In an emergency a replica that does not follow is reported and fails nothing, unless no tablet follows at all.
+    pub tolerant: bool,
+}
+
+impl<'a> Lead<'a> {
+    /// A change of primary in which everybody is pointed at it, waits for its row, and is waited for.
+    pub fn new(declared: &'a Declared, to: &'a TabletAlias, how: How, wait: Duration, action: &'static str) -> Self {
+        Self {
+            declared,
+            to,
+            from: None,
+            how,
+            wait,
+            action,
+            bystanders: BTreeSet::new(),
+            force: BTreeSet::new(),
+            nudge: None,
+            followers: Followers::default(),
+            following: BTreeSet::new(),
+            stragglers: BTreeSet::new(),
+            left_alone: BTreeSet::new(),
+            fenced: BTreeSet::new(),
+            tolerant: false,
+        }
+    }
+
+    /// Everybody who is to follow and does not yet.
+    fn others(&self) -> impl Iterator<Item = (&'a TabletAlias, &'a Tablet)> {
+        let is_other = |alias: &TabletAlias| {
+            alias != self.to
+                && !self.left_alone.contains(alias)
+                && !self.following.contains(alias)
+                && !self.followers.pending.contains(alias)
+        };
+        self.declared.tablets.iter().filter(move |(alias, _)| is_other(alias))
+    }
 }
 
 /// How a lead failed.
@@ -85,11 +131,29 @@ pub(super) enum Failed {
 }
 
 /// The calls that point tablets at the new primary.
-struct Followers {
+#[derive(Default)]
+pub(super) struct Followers {
     calls: JoinSet<(TabletAlias, Result<(), TabletError>)>,
+    /// Those who have not answered yet.
+    pending: BTreeSet<TabletAlias>,
     /// Opened when the new primary is primary.
     promoted: CancellationToken,
     old_touched: Arc<AtomicBool>,
+}
+
+impl Followers {
+    /// Sends a tablet on its way.
+    pub fn start(&mut self, tasks: &TaskTracker, alias: TabletAlias, follower: Follower) {
+        self.pending.insert(alias.clone());
+        self.calls.spawn(tasks.track_future(async move { (alias, follower.run().await) }));
+    }
+
+    /// The next answer.
+    pub async fn next(&mut self) -> Option<(TabletAlias, Result<(), TabletError>)> {
+        let (alias, answer) = self.calls.join_next().await?.ok()?;
+        self.pending.remove(&alias);
+        Some((alias, answer))
+    }
 }
 
 impl Run {
@@ -137,13 +201,15 @@ impl Run {
             let wrote = self.write_row(lead, record, position, time_ns, deadline).await;
             (wrote, began.elapsed())
         };
-        let both = async { tokio::join!(row, answers(lead, &mut followers.calls)) };
+        let both = async { tokio::join!(row, answers(lead, followers)) };
         let ((row, row_took), failures) = tokio::select! {
             biased;
             both = both => both,
             lost = self.lost() => return Err(ReparentError::LockLost(lost).after(promoted())),
         };
         self.say(format!("the first write on {} took {} ms", lead.to, row_took.as_millis()));
+        // Whoever has not answered yet may do so later; its task has its own limit and its owner.
+        followers.calls.detach_all();
         for (alias, reason) in &failures.unimportant {
             self.warn(format!("{alias} does not follow {}: {reason}", lead.to));
         }
@@ -151,34 +217,39 @@ impl Run {
             let remedy = "see why that tablet cannot write, or why nobody acknowledges";
             return Err(ReparentError::Step { step: FailedStep::JournalRow, source, remedy }.after(promoted()));
         }
-        if failures.important.is_empty() {
+        let nobody = lead.tolerant && failures.followed == 0 && lead.declared.tablets.len() > 2;
+        let failures = if nobody { failures.unimportant } else { failures.important };
+        if failures.is_empty() {
             return Ok(());
         }
-        let failures = failures.important.iter().map(|(alias, reason)| format!("{alias} ({reason})"));
+        let failures = failures.iter().map(|(alias, reason)| format!("{alias} ({reason})"));
         Err(ReparentError::ReplicasFailed { primary: lead.to.clone(), failures: failures.collect::<Vec<_>>().join(", ") })
     }
 
-    /// Starts one call for every other tablet. Each waits on its side for the reparent-journal row.
+    /// Starts one call for every other tablet. Except in an emergency each waits on its side for the reparent-journal row.
     fn point_everybody(&self, lead: &mut Lead<'_>, time_ns: i64, deadline: Instant) -> Followers {
-        let mut followers = Followers { calls: JoinSet::new(), promoted: CancellationToken::new(), old_touched: Arc::default() };
-        let others = lead.declared.tablets.iter().filter(|(alias, _)| *alias != lead.to);
-        let ackers = others.clone().filter(|(alias, _)| {
+        let mut followers = std::mem::take(&mut lead.followers);
+        lead.followers.pending = followers.pending.clone();
+        let others: Vec<_> = lead.others().collect();
+        let ackers = others.iter().filter(|(alias, _)| {
             Some(*alias) != lead.from && !lead.bystanders.contains(*alias) && lead.declared.semi_sync_replica(lead.to, alias)
         });
         let old_is_needed = ackers.count() < lead.declared.policy.acks_needed(&lead.declared.member(lead.to));
-        for (alias, tablet) in others {
-            let follower = Follower {
-                tablets: self.hands.tablets.clone(),
-                tablet: tablet.clone(),
-                parent: lead.to.clone(),
-                time_ns,
-                force_start: lead.force.contains(alias),
-                semi_sync: lead.declared.semi_sync_replica(lead.to, alias),
-                call: self.short(),
-                deadline,
-            };
+        for (alias, _) in others {
+            let force = lead.force.contains(alias);
+            let Some(mut follower) = self.follower(lead.declared, lead.to, alias, force, deadline) else { continue };
+            follower.time_ns = if lead.tolerant { 0 } else { time_ns };
             let alias = alias.clone();
-            if Some(&alias) == lead.from {
+            if lead.stragglers.contains(&alias) {
+                follower.deadline = Instant::now() + self.remote();
+                // What it says is in its own record and in the next look at it.
+                let fenced = lead.fenced.contains(&alias).then(|| (self.hands.clone(), self.shard.clone()));
+                self.hands.tasks.spawn(async move {
+                    if let (Ok(()), Some((hands, shard))) = (follower.run().await, fenced) {
+                        hands.lift_fences(&shard, &alias).await;
+                    }
+                });
+            } else if Some(&alias) == lead.from {
                 let (promoted, touched) = (followers.promoted.clone(), followers.old_touched.clone());
                 followers.calls.spawn(async move {
                     // As long as it is not touched, it can be made writable again just as it was.
@@ -190,18 +261,38 @@ impl Run {
                     touched.store(true, Ordering::SeqCst);
                     (alias, follower.run().await)
                 });
-            } else {
-                let nudge = lead.nudge.take_if(|(nudged, _)| *nudged == alias);
+            } else if let Some((_, statement)) = lead.nudge.take_if(|(nudged, _)| *nudged == alias) {
                 followers.calls.spawn(async move {
-                    if let Some((_, statement)) = nudge {
-                        // A stop that is still under way must not come after our start.
-                        let _ended = statement.await;
-                    }
+                    // A stop that is still under way must not come after our start.
+                    let _ended = statement.await;
                     (alias, follower.run().await)
                 });
+            } else {
+                followers.start(&self.hands.tasks, alias, follower);
             }
         }
         followers
+    }
+
+    /// One tablet's way to another one; `None` for a tablet without a record.
+    pub fn follower(
+        &self,
+        declared: &Declared,
+        parent: &TabletAlias,
+        alias: &TabletAlias,
+        force_start: bool,
+        deadline: Instant,
+    ) -> Option<Follower> {
+        Some(Follower {
+            tablets: self.hands.tablets.clone(),
+            tablet: declared.tablet(alias)?.clone(),
+            parent: parent.clone(),
+            time_ns: 0,
+            force_start,
+            semi_sync: declared.semi_sync_replica(parent, alias),
+            call: self.short(),
+            deadline,
+        })
     }
 
     /// Makes the tablet primary; its position before the first write.
@@ -322,28 +413,39 @@ impl Run {
 /// Who does not follow, and why.
 #[derive(Default)]
 struct Failures {
+    /// How many do follow.
+    followed: usize,
     important: BTreeMap<TabletAlias, String>,
     unimportant: BTreeMap<TabletAlias, String>,
 }
 
 /// Waits for everybody who matters, and then a moment for the bystanders.
-async fn answers(lead: &Lead<'_>, calls: &mut JoinSet<(TabletAlias, Result<(), TabletError>)>) -> Failures {
-    let mut waiting: BTreeSet<_> = lead.declared.tablets.keys().filter(|alias| *alias != lead.to).cloned().collect();
-    let mut failures = Failures::default();
+async fn answers(lead: &Lead<'_>, followers: &mut Followers) -> Failures {
+    let waited = |alias: &&TabletAlias| {
+        *alias != lead.to
+            && !lead.left_alone.contains(*alias)
+            && !lead.following.contains(*alias)
+            && !lead.stragglers.contains(*alias)
+    };
+    let mut waiting: BTreeSet<_> = lead.declared.tablets.keys().filter(waited).cloned().collect();
+    let mut failures = Failures { followed: lead.following.len(), ..Failures::default() };
     let mut grace = None;
     loop {
         if waiting.is_subset(&lead.bystanders) {
             grace.get_or_insert_with(|| Instant::now() + BYSTANDER_GRACE);
         }
         let next = match grace {
-            None => calls.join_next().await,
-            Some(end) => tokio::time::timeout_at(end, calls.join_next()).await.unwrap_or(None),
+            None => followers.calls.join_next().await,
+            Some(end) => tokio::time::timeout_at(end, followers.calls.join_next()).await.unwrap_or(None),
         };
         let Some(Ok((alias, answer))) = next else { break };
         waiting.remove(&alias);
-        if let Err(error) = answer {
-            let into = if lead.bystanders.contains(&alias) { &mut failures.unimportant } else { &mut failures.important };
-            into.insert(alias, error.to_string());
+        match answer {
+            Ok(()) => failures.followed += 1,
+            Err(error) => {
+                let into = if lead.bystanders.contains(&alias) { &mut failures.unimportant } else { &mut failures.important };
+                into.insert(alias, error.to_string());
+            }
         }
     }
     for alias in waiting {
@@ -354,7 +456,7 @@ async fn answers(lead: &Lead<'_>, calls: &mut JoinSet<(TabletAlias, Result<(), T
 }
 
 /// One tablet's way to the new primary.
-struct Follower {
+pub(super) struct Follower {
     tablets: Arc<dyn TabletManager>,
     tablet: Tablet,
     parent: TabletAlias,

@@ -4,6 +4,7 @@ mod dba;
 mod decision;
 mod declared;
 mod demote;
+mod emergency;
 mod error;
 mod fitness;
 mod journal;
@@ -13,6 +14,7 @@ mod nudge;
 mod observed;
 mod plan;
 mod planned;
+mod preview;
 mod resume;
 mod run;
 mod step;
@@ -35,7 +37,7 @@ pub use step::{DieAt, DieAtError, Edge, Step};
 use run::Run;
 
 use crate::{
-    mysql::GtidSet,
+    mysql::{GtidSet, fence::ServerFence},
     tablet::{SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
 };
@@ -152,6 +154,8 @@ pub enum Branch {
     Partial,
     /// Nobody is clearly the primary: everybody is made read-only, then the most advanced is promoted.
     Potential,
+    /// The old primary is gone, stuck or cut off.
+    Emergency,
 }
 
 /// A reparent that succeeded.
@@ -172,9 +176,62 @@ impl Promoted {
     }
 }
 
+/// Which operation it was, for counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A planned one, or the first primary of a shard.
+    Planned,
+    /// An emergency reparent.
+    Emergency,
+}
+
+impl Operation {
+    /// Its name as a metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+/// What is to be done.
+enum Work {
+    Planned(Planned),
+    Initial(Planned),
+    Emergency(Emergency),
+    PlannedPreview(Planned),
+    EmergencyPreview(Emergency),
+}
+
+impl Work {
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Planned(_) | Self::Initial(_) | Self::PlannedPreview(_) => Operation::Planned,
+            Self::Emergency(_) | Self::EmergencyPreview(_) => Operation::Emergency,
+        }
+    }
+
+    fn is_preview(&self) -> bool {
+        matches!(self, Self::PlannedPreview(_) | Self::EmergencyPreview(_))
+    }
+
+    async fn run(self, run: &mut Run) -> Result<Promoted, ReparentError> {
+        match self {
+            Self::Planned(request) => planned::planned(run, request, false).await,
+            Self::Initial(request) => planned::planned(run, request, true).await,
+            Self::Emergency(request) => emergency::emergency(run, request).await,
+            Self::PlannedPreview(request) => planned::preview(run, &request).await,
+            Self::EmergencyPreview(request) => emergency::preview(run, &request).await,
+        }
+    }
+}
+
 /// The whole answer: what was said on the way, and how it ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// What it was.
+    pub operation: Operation,
     /// Lines in the order in which they were said.
     pub events: Vec<ReparentEvent>,
     /// How it ended.
@@ -199,6 +256,8 @@ pub struct Hands {
     pub tablets: Arc<dyn TabletManager>,
     /// Limits and names.
     pub settings: ReparentSettings,
+    /// What fences a MySQL server whose tablet does not answer, where an account for that was given.
+    pub fence: Option<Arc<dyn ServerFence>>,
     on_finished: Option<OnFinished>,
     tasks: TaskTracker,
 }
@@ -206,7 +265,14 @@ pub struct Hands {
 impl Hands {
     /// Hands without any work.
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings) -> Self {
-        Self { topo, tablets, settings, on_finished: None, tasks: TaskTracker::new() }
+        Self { topo, tablets, settings, fence: None, on_finished: None, tasks: TaskTracker::new() }
+    }
+
+    /// Names what fences servers whose tablets do not answer.
+    #[must_use]
+    pub fn fence(mut self, fence: Arc<dyn ServerFence>) -> Self {
+        self.fence = Some(fence);
+        self
     }
 
     /// Names who is told at the end of every planned or initial reparent.
@@ -219,23 +285,23 @@ impl Hands {
     /// Moves the primary of a shard (`PlannedReparentShard`). The operation runs in a task of its own: dropping this future before the
     /// point of no return cancels and undoes it, later it goes on to its end; [`OnFinished`] is called in every case.
     pub async fn planned(&self, shard: &ShardId, request: Planned) -> Outcome {
-        self.own(shard, request, false).await
+        self.own(shard, Work::Planned(request)).await
     }
 
     /// Gives the shard a primary when the old one is gone, stuck or cut off (`EmergencyReparentShard`). Runs in a task of its own, like
     /// [`Hands::planned`].
-    pub async fn emergency(&self, _shard: &ShardId, _request: Emergency) -> Outcome {
-        todo!()
+    pub async fn emergency(&self, shard: &ShardId, request: Emergency) -> Outcome {
+        self.own(shard, Work::Emergency(request)).await
     }
 
     /// What [`Hands::planned`] would do now and why: reads only, no lock. The decision is in [`Outcome::decision`].
-    pub async fn planned_preview(&self, _shard: &ShardId, _request: Planned) -> Outcome {
-        todo!()
+    pub async fn planned_preview(&self, shard: &ShardId, request: Planned) -> Outcome {
+        self.own(shard, Work::PlannedPreview(request)).await
     }
 
     /// What [`Hands::emergency`] would do now and why: reads only, no lock.
-    pub async fn emergency_preview(&self, _shard: &ShardId, _request: Emergency) -> Outcome {
-        todo!()
+    pub async fn emergency_preview(&self, shard: &ShardId, request: Emergency) -> Outcome {
+        self.own(shard, Work::EmergencyPreview(request)).await
     }
 
     /// Makes `primary` the first primary of a shard that never had one (`InitShardPrimary`).
@@ -249,27 +315,31 @@ impl Hands {
             allow_cross_cell: true,
             mode: Mode::Graceful,
         };
-        self.own(shard, request, true).await
+        self.own(shard, Work::Initial(request)).await
     }
 
     /// Runs an operation in a task that nobody cuts off. Dropping the returned future only tells it that the caller is gone.
-    async fn own(&self, shard: &ShardId, request: Planned, initial_only: bool) -> Outcome {
+    async fn own(&self, shard: &ShardId, work: Work) -> Outcome {
+        let operation = work.operation();
         let cancel = CancellationToken::new();
         let caller = cancel.clone().drop_guard();
         let mut run = Run::new(self.clone(), shard.clone(), cancel);
         let on_finished = self.on_finished.clone();
         let task = self.tasks.spawn(async move {
-            let result = planned::planned(&mut run, request, initial_only).await;
+            let preview = work.is_preview();
+            let result = work.run(&mut run).await;
             let took = run.locked_at.map_or(Duration::ZERO, |locked| locked.elapsed());
             match &result {
+                _ if preview => {}
                 Ok(done) => {
                     tracing::info!(shard = %run.shard, primary = %done.primary, branch = ?done.branch, ?took, "reparent done")
                 }
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }
-            let outcome = Outcome { events: run.events, result, took, steps: run.steps, decision: run.decision };
-            if let Some(call) = on_finished {
-                call(&run.shard, &outcome);
+            let Run { events, steps, decision, shard, .. } = run;
+            let outcome = Outcome { operation, events, result, took, steps, decision };
+            if let Some(call) = on_finished.filter(|_| !preview) {
+                call(&shard, &outcome);
             }
             outcome
         });
@@ -281,7 +351,7 @@ impl Hands {
                 std::panic::resume_unwind(error.into_panic());
             }
             let result = Err(ReparentError::Stopping { shard: shard.clone() });
-            Outcome { events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new(), decision: None }
+            Outcome { operation, events: Vec::new(), result, took: Duration::ZERO, steps: Vec::new(), decision: None }
         })
     }
 
@@ -292,6 +362,10 @@ impl Hands {
         let mut run = Run::new(self.clone(), shard.clone(), CancellationToken::new());
         run.lock(format!("ReparentTablet({alias})")).await?;
         let pointed = run.point_at_primary(alias).await;
+        let pointed = match pointed {
+            Ok(primary) => run.lift_fences_now().await.map(|()| primary),
+            Err(error) => Err(error),
+        };
         run.unlock().await;
         pointed.map(|primary| (shard, primary))
     }

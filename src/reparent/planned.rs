@@ -13,7 +13,7 @@ use super::{
     lead::{Failed, How, Lead},
     look::{Look, decode},
     observed::{Observed, gather},
-    plan,
+    plan, preview,
     resume::term_ns,
     run::Run,
 };
@@ -43,6 +43,26 @@ pub(super) async fn planned(run: &mut Run, request: Planned, initial_only: bool)
     result
 }
 
+/// What would be done, and why; nothing but reads.
+pub(super) async fn preview(run: &mut Run, request: &Planned) -> Result<Promoted, ReparentError> {
+    let declared = Declared::read(run).await?;
+    plan::check_request(&declared, request)?;
+    let old_primary = declared.current_primary().or(declared.primary.as_ref()).cloned();
+    if let Some(primary) = plan::satisfied_by(&declared, request) {
+        run.decision = Some(preview::nothing(&declared, &primary));
+        return Ok(Promoted { branch: Branch::Nothing, primary, old_primary });
+    }
+    let observed = Observed::ask(run, &declared, declared.current_primary().is_none()).await;
+    let elected = observed.and_then(|observed| {
+        let elected = plan::elect(&declared, &observed, request)?;
+        let branch = plan::branch(&declared, &elected.elect)?;
+        Ok((observed, elected, branch))
+    });
+    run.decision = Some(preview::decision(&declared, request, elected.as_ref()));
+    let (_, Elected { elect, .. }, branch) = elected?;
+    Ok(Promoted { branch, primary: elect, old_primary })
+}
+
 /// One decided reparent.
 struct Decided<'a> {
     declared: &'a Declared,
@@ -60,15 +80,8 @@ impl Decided<'_> {
 
     fn lead(&self, how: How) -> Lead<'_> {
         Lead {
-            declared: self.declared,
-            to: self.elect,
-            from: None,
-            how,
-            wait: self.request.wait_replicas_timeout,
-            action: ACTION,
             bystanders: self.bystanders(),
-            force: BTreeSet::new(),
-            nudge: None,
+            ..Lead::new(self.declared, self.elect, how, self.request.wait_replicas_timeout, ACTION)
         }
     }
 }
@@ -113,7 +126,7 @@ impl Run {
             Branch::Partial => self.partial(&decided).await?,
             Branch::Initial => self.initial(&decided).await?,
             Branch::Potential => self.potential(&decided).await?,
-            Branch::Nothing => {}
+            Branch::Nothing | Branch::Emergency => {}
         }
         let old_primary = declared.current_primary().or(declared.primary.as_ref()).cloned();
         Ok(Promoted { branch, primary: elect, old_primary })
@@ -351,7 +364,7 @@ impl Run {
     }
 
     /// A promotion without an old primary to go back to failed.
-    async fn say_what_is(&mut self, elect: &TabletAlias, error: ReparentError) -> ReparentError {
+    pub(super) async fn say_what_is(&mut self, elect: &TabletAlias, error: ReparentError) -> ReparentError {
         match self.look(elect).await {
             Ok(look) if look.is_primary() => error.after(Aftermath::Promoted { primary: elect.clone() }),
             Ok(_) => error,

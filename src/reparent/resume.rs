@@ -131,20 +131,20 @@ impl Run {
         }
     }
 
-    async fn read_journal(&self) -> Result<Option<Journal>, ReparentError> {
+    pub async fn read_journal(&self) -> Result<Option<Journal>, ReparentError> {
         let key = Journal::key(&self.hands.settings.ledger_root, &self.shard);
         let read = self.hands.topo.global().get(&key).await;
         let entry = read.map_err(|source| TopoError::Kv { doing: "reading the reparent journal".to_owned(), source })?;
         entry.map(|entry| Journal::decode(&entry.value)).transpose().map_err(|error| self.foreign(&error))
     }
 
-    fn foreign(&self, error: &JournalError) -> ReparentError {
+    pub fn foreign(&self, error: &JournalError) -> ReparentError {
         let key = Journal::key(&self.hands.settings.ledger_root, &self.shard);
         ReparentError::ForeignJournal { key, reason: error.to_string() }
     }
 
     /// Whether nothing of the dead run can be under way: its longest limit has passed, or record and server of the elect agree.
-    async fn is_settled(&self, declared: &Declared, journal: &Journal, elect: &TabletAlias) -> bool {
+    pub async fn is_settled(&self, declared: &Declared, journal: &Journal, elect: &TabletAlias) -> bool {
         journal.calls_end_in().is_zero()
             || declared.tablet(elect).is_none()
             || self.look(elect).await.is_ok_and(|look| look.agrees)
@@ -166,7 +166,7 @@ impl Run {
         waited.map_err(|source| ReparentError::Step { step: super::FailedStep::CatchUpAfterDemotion, source, remedy })
     }
 
-    async fn lead_on(
+    pub async fn lead_on(
         &mut self,
         declared: &Declared,
         to: &TabletAlias,
@@ -179,7 +179,7 @@ impl Run {
         self.intend(Step::Promote, &intent).await?;
         let bystanders = declared.tablets.keys().filter(|alias| !declared.is_essential(alias)).cloned().collect();
         let action = "PlannedReparentShard";
-        let lead = Lead { declared, to, from: None, how, wait, action, bystanders, force: stopped, nudge: None };
+        let lead = Lead { bystanders, force: stopped, ..Lead::new(declared, to, how, wait, action) };
         match self.lead(lead).await {
             Ok(()) => {}
             Err(Failed::Standing(error @ ReparentError::ReplicasFailed { .. })) => self.warn(error.to_string()),

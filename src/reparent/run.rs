@@ -84,7 +84,7 @@ impl Run {
     /// Says for how long nobody could write, and where that time went.
     pub fn say_pause(&mut self) {
         let Some(since) = self.demoted_at.take() else { return };
-        let during = |step: &Step| matches!(step, Step::Demote | Step::Apply | Step::Promote);
+        let during = |step: &Step| matches!(step, Step::Demote | Step::Stop | Step::Apply | Step::Promote);
         let parts = self.steps.iter().filter(|(step, _)| during(step));
         let parts = parts.map(|(step, took)| format!("{step} {} ms", took.as_millis())).collect::<Vec<_>>().join(", ");
         self.say(format!("no writes for about {} ms ({parts})", since.elapsed().as_millis()));

@@ -13,7 +13,11 @@ pub enum Step {
     /// Needs the journalled intent. Makes the primary read-only, and may stop the IO thread of one replica that is not needed. Leaves a
     /// read-only primary, which the next run makes writable again. Undone by `UndoDemotePrimary` and a start of that thread.
     Demote,
-    /// Needs the demoted primary's position. The elect applies everything up to it. Leaves what `Demote` left.
+    /// Needs the journalled intent. Emergency only: demotes or fences the old primary and stops the replicas' IO threads. Leaves stopped
+    /// threads, which the next run starts, or stops again and points at its elect.
+    Stop,
+    /// Needs the demoted primary's position. The elect applies everything up to it; in an emergency it
+    /// applies what it received, and ackers are pointed at it. Leaves what `Demote` or `Stop` left.
     Apply,
     /// Needs the journalled intent: **the point of no return**. Makes the elect primary while the replicas are pointed at it. Leaves a
     /// shard that the next run leads forward to the elect, whether or not it became primary.
@@ -27,8 +31,13 @@ pub enum Step {
 
 impl Step {
     /// All steps in order.
-    pub const ALL: [Self; 7] =
+    pub const ALL: [Self; 8] =
+        [Self::Survey, Self::CatchUp, Self::Demote, Self::Stop, Self::Apply, Self::Promote, Self::Follow, Self::Finish];
+    /// Those of a planned reparent.
+    pub const PLANNED: [Self; 7] =
         [Self::Survey, Self::CatchUp, Self::Demote, Self::Apply, Self::Promote, Self::Follow, Self::Finish];
+    /// Those of an emergency reparent.
+    pub const EMERGENCY: [Self; 6] = [Self::Survey, Self::Stop, Self::Apply, Self::Promote, Self::Follow, Self::Finish];
 
     /// The name in logs, events and `VTELECTOR_DIE_AT`.
     pub fn name(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Step {
             Self::Survey => "survey",
             Self::CatchUp => "catch-up",
             Self::Demote => "demote",
+            Self::Stop => "stop",
             Self::Apply => "apply",
             Self::Promote => "promote",
             Self::Follow => "follow",

@@ -31,13 +31,17 @@ impl Cluster {
             // The replica's own set is read first: what it has now, the primary must have by then or soon.
             let own = self.tablet(alias).mysqld.gtid_executed().await?;
             eventually(&format!("no errant transactions on {alias}"), ERRANT_LIMIT, async || {
-                let sql = format!("SELECT GTID_SUBTRACT('{own}', @@global.gtid_executed)");
-                let errant = self.tablet(primary).mysqld.value(&sql).await?;
+                let errant = self.missing(&own, primary).await?;
                 if errant.is_empty() { Ok(()) } else { Err(SandboxError::Wrong(vec![errant])) }
             })
             .await?;
         }
         Ok(())
+    }
+
+    /// What of a GTID set a tablet has not executed.
+    pub async fn missing(&self, set: &str, alias: &TabletAlias) -> Result<String, SandboxError> {
+        self.tablet(alias).mysqld.value(&format!("SELECT GTID_SUBTRACT('{set}', @@global.gtid_executed)")).await
     }
 
     /// What is wrong in the topology with `primary` as the primary, one sentence each.

@@ -13,11 +13,14 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Etcd, Mysqld, Process, REPLICATION, SandboxError, Signal, TempFolder, Tools, eventually, free_port};
+use super::{Etcd, Mysqld, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, free_port};
 use crate::{
     pb::{
         topodata::CellInfo,
-        vtctldata::{AddCellInfoRequest, CreateKeyspaceRequest, CreateShardRequest, PlannedReparentShardRequest},
+        vtctldata::{
+            AddCellInfoRequest, CreateKeyspaceRequest, CreateShardRequest, EmergencyReparentShardRequest,
+            PlannedReparentShardRequest,
+        },
         vtctlservice::vtctld_client::VtctldClient,
     },
     topo::TabletAlias,
@@ -48,6 +51,8 @@ pub struct Shape {
     pub policy: String,
     /// The life of the elector's lock after its death, in seconds.
     pub lease_ttl_s: u32,
+    /// More flags for the elector.
+    pub elector_flags: Vec<String>,
 }
 
 impl Shape {
@@ -55,7 +60,7 @@ impl Shape {
     pub fn new(vtelector: PathBuf, tools: Tools) -> Self {
         let alias = |(cell, uid): (&str, u32)| TabletAlias { cell: cell.to_owned(), uid };
         let tablets = [("zone1", 100), ("zone1", 101), ("zone2", 200)].map(alias).into();
-        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5 }
+        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5, elector_flags: Vec::new() }
     }
 }
 
@@ -63,7 +68,7 @@ impl Shape {
 #[derive(Debug)]
 pub struct Tablet {
     // Ended before the server that it watches.
-    agent: Option<Process>,
+    pub(super) agent: Option<Process>,
     /// The server.
     pub mysqld: Mysqld,
     /// The agent's gRPC port.
@@ -177,6 +182,20 @@ impl Cluster {
         Ok(answer.into_inner().events.into_iter().map(|event| event.value).collect())
     }
 
+    /// Gives the shard another primary with `EmergencyReparentShard`, chosen by the elector; who it is.
+    pub async fn emergency(&self) -> Result<TabletAlias, Status> {
+        let request = EmergencyReparentShardRequest {
+            keyspace: KEYSPACE.to_owned(),
+            shard: SHARD.to_owned(),
+            ..EmergencyReparentShardRequest::default()
+        };
+        let mut client = self.client().map_err(|error| Status::internal(error.to_string()))?;
+        let answer = timeout(CALL_LIMIT, client.emergency_reparent_shard(request)).await;
+        let answer = answer.map_err(|_| Status::deadline_exceeded(format!("no answer within {CALL_LIMIT:?}")))??.into_inner();
+        let promoted = answer.promoted_primary.and_then(|alias| TabletAlias::try_from(&alias).ok());
+        promoted.ok_or_else(|| Status::internal("the answer names no primary"))
+    }
+
     /// Starts an elector, in place of one that runs; `env` is added to its environment.
     pub fn start_elector(&mut self, env: &[(&str, &str)]) -> Result<(), SandboxError> {
         self.elector = None;
@@ -193,6 +212,7 @@ impl Cluster {
         ] {
             args.extend([flag.to_owned(), value]);
         }
+        args.extend(self.shape.elector_flags.clone());
         let log = self.folder().join("elector.log");
         self.elector = Some(Process::start("elector", &self.shape.vtelector, &args, env, &log)?);
         Ok(())
@@ -278,6 +298,10 @@ impl Cluster {
         found
     }
 
+    pub(super) fn tools(&self) -> &Tools {
+        &self.shape.tools
+    }
+
     /// Whether the policy wants acknowledgements.
     pub(super) fn has_ackers(&self) -> bool {
         self.shape.policy != "none"
@@ -321,18 +345,6 @@ impl Cluster {
             tablet.mysqld.ready().await?;
         }
         Ok(())
-    }
-}
-
-impl Tablet {
-    /// kill -9 of the agent.
-    pub fn kill_agent(&mut self) {
-        self.agent = None;
-    }
-
-    /// Freezes, thaws or terminates the agent.
-    pub fn signal_agent(&self, signal: Signal) -> Result<(), SandboxError> {
-        self.agent.as_ref().map_or(Ok(()), |agent| agent.signal(signal))
     }
 }
 

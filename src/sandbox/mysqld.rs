@@ -24,6 +24,8 @@ pub const APP: &str = "app";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// A statement that takes longer hangs.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// Between the `server_id` of a server and that of the next one in its place.
+const SERVER_IDS_APART: u32 = 10_000;
 /// More than a page of it is of no use to anybody.
 const LOG_LINES: usize = 25;
 
@@ -41,21 +43,17 @@ impl Mysqld {
     /// Makes a server in `folder`, which must not exist, and starts it without waiting: see [`Mysqld::ready`].
     pub async fn start(tools: &Tools, folder: &Path, server_id: u32) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(SandboxError::io(format!("making the folder {}", folder.display())))?;
-        let data = folder.join("data");
-        match &tools.cache {
-            Some(cache) => copy(&template(tools, cache).await?, &data)?,
-            None => {
-                // The next server in the same folder of servers finds the one that was made for the first.
-                let beside = folder.parent().unwrap_or(folder);
-                copy(&template(tools, beside).await?, &data)?;
-            }
-        }
+        fill(tools, folder).await?;
         let mut server =
             Self { program: tools.mysqld.clone(), folder: folder.to_owned(), server_id, port: free_port()?, process: None };
-        let path = server.folder.join("my.cnf");
-        fs::write(&path, server.settings()).map_err(SandboxError::io(format!("writing {}", path.display())))?;
+        server.write_settings()?;
         server.restart()?;
         Ok(server)
+    }
+
+    fn write_settings(&self) -> Result<(), SandboxError> {
+        let path = self.folder.join("my.cnf");
+        fs::write(&path, self.settings()).map_err(SandboxError::io(format!("writing {}", path.display())))
     }
 
     /// Waits until it answers.
@@ -79,6 +77,17 @@ impl Mysqld {
         args.extend(as_root());
         self.process = Some(Process::start(&self.name(), &self.program, &args, &[], &self.log())?);
         Ok(())
+    }
+
+    /// kill -9, and an empty data folder in place of its own. It gets another `server_id`: a replica passes over whatever its source got from
+    /// the replica's own.
+    pub async fn wipe(&mut self, tools: &Tools) -> Result<(), SandboxError> {
+        self.kill();
+        self.server_id += SERVER_IDS_APART;
+        self.write_settings()?;
+        let data = self.folder.join("data");
+        fs::remove_dir_all(&data).map_err(SandboxError::io(format!("removing {}", data.display())))?;
+        fill(tools, &self.folder).await
     }
 
     /// kill -9.
@@ -224,6 +233,13 @@ impl Mysqld {
 /// mysqld refuses to run as root unless it is told to.
 fn as_root() -> Option<String> {
     is_root().then(|| String::from("--user=root"))
+}
+
+/// Puts a prepared data folder into a server's folder.
+async fn fill(tools: &Tools, folder: &Path) -> Result<(), SandboxError> {
+    // Without a cache the next server in the same folder of servers finds the one that was made for the first.
+    let cache = tools.cache.as_deref().unwrap_or_else(|| folder.parent().unwrap_or(folder));
+    copy(&template(tools, cache).await?, &folder.join("data"))
 }
 
 /// The prepared data folder below `cache`, made when it is not there: initialising one takes seconds, copying it a blink.

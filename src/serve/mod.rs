@@ -16,7 +16,8 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    reparent::{Hands, Outcome, ReparentSettings},
+    reparent::{Hands, Outcome, ReparentError, ReparentSettings},
+    sense::{ErrantSettings, ErrantWatch},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -62,9 +63,10 @@ impl Parts {
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
-            counted.planned_reparent(&shard.keyspace, &shard.shard, outcome.result.is_ok(), outcome.took);
+            let operation = outcome.operation;
+            counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
-                counted.reparent_step(step.name(), *took);
+                counted.reparent_step(operation, *step, *took);
             }
         };
         Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
@@ -80,6 +82,7 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
+    errant: Arc<ErrantWatch>,
     faces: JoinSet<()>,
 }
 
@@ -92,10 +95,17 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let context = grpc::Context::new(settings, parts.clone(), limits, stopping.clone())?;
+        let watching = ErrantSettings {
+            period: settings.instance_poll_time,
+            remote_operation_timeout: settings.remote_operation_timeout,
+            watched: settings.watched.clone(),
+        };
+        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
+        let errant = Arc::new(errant);
+        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -107,6 +117,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
+        self.errant.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.

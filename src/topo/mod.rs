@@ -23,7 +23,7 @@ pub use etcd::EtcdKv;
 pub use kv::{Kv, KvEntry, KvError, LeaseId, Listing, Version, Watch, WatchEvent};
 pub use lock::{LockLost, LockOr, ShardLock};
 pub use memory::MemoryKv;
-pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range};
+pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range, key_range_contains};
 pub use records::Versioned;
 pub use snapshot::{CellView, Freshness, Snapshot};
 pub use stores::{Stores, Topo, TopoPath, TopoSettings, TopoTls};

@@ -131,6 +131,12 @@ pub(crate) fn key_ranges_overlap(a: Option<&topodata::KeyRange>, b: Option<&topo
     !before(&a.end, &b.start) && !before(&b.end, &a.start)
 }
 
+/// Whether every id of `inner` is in `outer`.
+pub fn key_range_contains(outer: &topodata::KeyRange, inner: &topodata::KeyRange) -> bool {
+    let ends_within = outer.end.is_empty() || (!inner.end.is_empty() && bound(&inner.end) <= bound(&outer.end));
+    bound(&outer.start) <= bound(&inner.start) && ends_within
+}
+
 /// Zeros at the end of a bound mean nothing: 80 and 8000 part the same ids.
 fn bound(id: &[u8]) -> &[u8] {
     let len = id.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -207,6 +213,15 @@ mod tests {
             let error = key_range(name).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("hex"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_range_contains_its_parts() {
+        let contains = |outer: &str, inner: &str| {
+            key_range_contains(&key_range(outer).unwrap().unwrap(), &key_range(inner).unwrap().unwrap())
+        };
+        assert!(contains("-", "40-80") && contains("-80", "-8000") && contains("80-", "c0-") && contains("40-c0", "40-80"));
+        assert!(!contains("-80", "-") && !contains("-80", "40-c0") && !contains("80-c0", "c0-") && !contains("80-", "-80"));
     }
 
     #[test]

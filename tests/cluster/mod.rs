@@ -25,6 +25,35 @@ pub fn shape() -> Shape {
     Shape::new(env!("CARGO_BIN_EXE_vtelector").into(), tools())
 }
 
+/// A gap is measured between writes: so many must be acknowledged around every move.
+const AROUND: usize = 20;
+
+/// Waits until that server has acknowledged some more writes.
+pub async fn writes_on(writers: &Writers, alias: &TabletAlias) {
+    let count = || writers.acks().iter().filter(|ack| ack.server == alias.uid).count();
+    let target = count() + AROUND;
+    eventually(&format!("writes acknowledged by {alias}"), Duration::from_secs(15), async || match count() {
+        count if count >= target => Ok(()),
+        count => Err(format!("{} are missing", target - count)),
+    })
+    .await
+    .unwrap();
+}
+
+/// The value that so many percent do not exceed.
+pub fn print_percentiles(name: &str, mut values: Vec<Duration>) {
+    values.sort();
+    let at = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1].as_millis();
+    println!(
+        "{name:<10} p50 {:>5} ms   p90 {:>5} ms   p99 {:>5} ms   max {:>5} ms   n {}",
+        at(50),
+        at(90),
+        at(99),
+        at(100),
+        values.len()
+    );
+}
+
 /// A cluster whose vtelector processes may log no warning that the test has not announced. A test that fails leaves the
 /// folder with the logs behind and prints its path.
 pub struct TestCluster {
@@ -68,7 +97,7 @@ impl TestCluster {
             let what = format!("every acknowledged row on {alias}");
             eventually(&what, SETTLE_LIMIT, async || match lost(acks, &tablet.mysqld).await {
                 Ok(missing) if missing.is_empty() => Ok(()),
-                Ok(missing) => Err(format!("{} of {} are missing: {missing:?}", missing.len(), acks.len())),
+                Ok(missing) => Err(format!("{} of {} are missing, such as {:?}", missing.len(), acks.len(), missing[0])),
                 Err(error) => Err(error.to_string()),
             })
             .await

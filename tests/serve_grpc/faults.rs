@@ -124,7 +124,7 @@ async fn a_callers_deadline_ends_its_call() {
 async fn health_and_reflection_tell_what_is_served() {
     let world = World::start().await;
     let channel = tonic::transport::Endpoint::new(format!("http://{}", world.server.grpc)).unwrap().connect_lazy();
-    for service in ["", "vtctlservice.Vtctld"] {
+    for service in ["", "vtctlservice.Vtctld", "vtelector.Elector"] {
         let check = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(channel.clone()).check(check).await.unwrap().into_inner();
         assert_eq!(answer.status, tonic_health::ServingStatus::Serving as i32, "{service}");
@@ -134,5 +134,7 @@ async fn health_and_reflection_tell_what_is_served() {
         ServerReflectionClient::new(channel).server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.next().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(services) = answer else { panic!("{answer:?}") };
-    assert!(services.service.iter().any(|service| service.name == "vtctlservice.Vtctld"), "{services:?}");
+    for name in ["vtctlservice.Vtctld", "vtelector.Elector"] {
+        assert!(services.service.iter().any(|service| service.name == name), "{services:?}");
+    }
 }

@@ -1,11 +1,13 @@
 //! The arguments of the commands; flags have vtctldclient's names.
 
-use clap::{Args, ValueEnum};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use crate::{
     config::GoDuration,
     pb::topodata,
-    topo::{ShardId, TabletAlias},
+    topo::{NameError, ShardId, TabletAlias, check_name},
 };
 
 /// No arguments.
@@ -82,6 +84,93 @@ pub struct PlannedReparent {
     /// Make the old primary read-only at once: its open transactions fail instead of being waited for. Only vtelector knows this
     #[arg(long)]
     pub abrupt: bool,
+    /// Change nothing: show what would be done and why. Exit code 3 when it would be refused. Only vtelector knows this
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// An emergency reparent.
+#[derive(Debug, Clone, Args)]
+pub struct EmergencyReparent {
+    /// Shard, such as commerce/0
+    #[arg(value_name = "KEYSPACE/SHARD")]
+    pub shard: ShardId,
+    /// The tablet that shall become primary, if it can do so safely; the best one when not given
+    #[arg(long, value_name = "ALIAS")]
+    pub new_primary: Option<TabletAlias>,
+    /// Tablets that are neither asked nor pointed at the new primary, with commas between or repeated. They count as not reached
+    #[arg(long, short, value_name = "ALIAS,...", value_delimiter = ',')]
+    pub ignore_replicas: Vec<TabletAlias>,
+    /// Refuse unless this tablet is the primary in the shard record
+    #[arg(long, value_name = "ALIAS")]
+    pub expected_primary: Option<TabletAlias>,
+    /// How long the new primary may go without progress while it applies what it received, and how long replicas may take to follow
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    pub wait_replicas_timeout: GoDuration,
+    /// Only a tablet in the old primary's cell
+    #[arg(long)]
+    pub prevent_cross_cell_promotion: bool,
+    /// Wait for the answer of every tablet, dead ones too, instead of going on with those that answer
+    #[arg(long)]
+    pub wait_for_all_tablets: bool,
+    #[command(flatten)]
+    pub own: EmergencyOwn,
+}
+
+/// What vtctld has no field for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Only vtelector knows these")]
+pub struct EmergencyOwn {
+    /// Change nothing: show who would become primary, what proves it safe, and why not each of the others. Exit code 3 when it would be
+    /// refused
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accept the loss of exactly these transactions: the set that the refusal named
+    #[arg(long, value_name = "GTIDSET", value_parser = NonEmptyStringValueParser::new())]
+    pub accept_loss: Option<String>,
+    /// Of two sides that went apart, keep that of --new-primary; what only the other side has is discarded
+    #[arg(long, requires = "new_primary")]
+    pub choose_side: bool,
+    /// Promote also where too few tablets can acknowledge: commits hang until one can
+    #[arg(long)]
+    pub allow_not_established: bool,
+}
+
+impl EmergencyOwn {
+    /// Whether any of it is asked for.
+    pub fn is_asked(&self) -> bool {
+        self.dry_run || self.accept_loss.is_some() || self.choose_side || self.allow_not_established
+    }
+}
+
+/// Whose errant transactions to list.
+#[derive(Debug, Clone, Args)]
+pub struct ErrantArg {
+    /// Only this keyspace or shard, such as commerce or commerce/0
+    #[arg(value_name = "KEYSPACE[/SHARD]")]
+    pub scope: Option<Scope>,
+}
+
+/// A keyspace or one shard of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The keyspace.
+    pub keyspace: String,
+    /// The shard; empty = all of them.
+    pub shard: String,
+}
+
+impl FromStr for Scope {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.contains('/') {
+            let ShardId { keyspace, shard } = text.parse()?;
+            return Ok(Self { keyspace, shard });
+        }
+        check_name("keyspace name", text)?;
+        Ok(Self { keyspace: text.to_owned(), shard: String::new() })
+    }
 }
 
 /// The first primary.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
-use super::{Answer, ClientCommand as Command, ClientError, Connection, show};
+use super::{Answer, ClientCommand as Command, ClientError, Connection, MESSAGE_BYTES_MAX, Verdict, args, elector, show};
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
     reparent::{MODE_KEY, Mode},
@@ -14,6 +14,8 @@ use crate::{
 /// A request that is ready to be sent.
 pub enum Ready {
     PlannedReparentShard(v::PlannedReparentShardRequest, Mode),
+    EmergencyReparentShard(v::EmergencyReparentShardRequest),
+    Elector(elector::Ready),
     InitShardPrimary(v::InitShardPrimaryRequest),
     ReparentTablet(v::ReparentTabletRequest),
     GetCellInfoNames,
@@ -49,7 +51,7 @@ pub fn connection(command: &Command) -> &Connection {
     macro_rules! of {
         ($($kind:ident)*) => { match command { $(Command::$kind(with) => &with.connection,)* } };
     }
-    of!(PlannedReparentShard InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
+    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
         GetKeyspaces GetKeyspace FindAllShardsInKeyspace GetShard GetShardReplication GetTablets GetTablet DeleteTablets GetFullStatus
         PingTablet RefreshState RunHealthCheck ShardReplicationPositions StartReplication StopReplication SetWritable ChangeTabletType
         SetKeyspaceDurabilityPolicy SetVtorcEmergencyReparent GetTopologyPath ValidateShard)
@@ -58,6 +60,10 @@ pub fn connection(command: &Command) -> &Connection {
 /// Checks the arguments and writes them into the request.
 pub fn prepare(command: Command) -> Result<Ready, ClientError> {
     Ok(match command {
+        Command::PlannedReparentShard(with) if with.own.dry_run => Ready::Elector(elector::planned_preview(with.own)),
+        Command::EmergencyReparentShard(with) if with.own.own.is_asked() => Ready::Elector(elector::emergency(with.own)),
+        Command::EmergencyReparentShard(with) => Ready::EmergencyReparentShard(emergency(with.own)),
+        Command::ErrantGtids(with) => Ready::Elector(elector::errant_gtids(with.own)),
         Command::PlannedReparentShard(with) => {
             let mode = if with.own.abrupt { Mode::Abrupt } else { Mode::Graceful };
             Ready::PlannedReparentShard(planned(with.own), mode)
@@ -127,7 +133,20 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
     })
 }
 
-fn planned(own: super::args::PlannedReparent) -> v::PlannedReparentShardRequest {
+pub fn emergency(own: args::EmergencyReparent) -> v::EmergencyReparentShardRequest {
+    v::EmergencyReparentShardRequest {
+        keyspace: own.shard.keyspace,
+        shard: own.shard.shard,
+        new_primary: own.new_primary.as_ref().map(Into::into),
+        ignore_replicas: own.ignore_replicas.iter().map(Into::into).collect(),
+        wait_replicas_timeout: Some(duration(own.wait_replicas_timeout.0)),
+        prevent_cross_cell_promotion: own.prevent_cross_cell_promotion,
+        wait_for_all_tablets: own.wait_for_all_tablets,
+        expected_primary: own.expected_primary.as_ref().map(Into::into),
+    }
+}
+
+pub fn planned(own: args::PlannedReparent) -> v::PlannedReparentShardRequest {
     v::PlannedReparentShardRequest {
         keyspace: own.shard.keyspace,
         shard: own.shard.shard,
@@ -203,7 +222,8 @@ fn prepare_other(command: Command) -> Ready {
 }
 
 /// Sends the request and puts the answer into words. The server is told how long we wait.
-pub async fn send(mut client: VtctldClient<Channel>, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+    let mut client = VtctldClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     macro_rules! ask {
         ($rpc:ident, $request:expr) => {{
             let mut request = Request::new($request);
@@ -235,6 +255,8 @@ pub async fn send(mut client: VtctldClient<Channel>, ready: Ready, left: Duratio
             let answer = client.planned_reparent_shard(request).await?.into_inner();
             Answer::new(&answer, show::planned_reparent_shard(&answer))
         }
+        Ready::EmergencyReparentShard(r) => shown!(emergency_reparent_shard, r),
+        Ready::Elector(ready) => elector::send(channel, ready, left).await?,
         Ready::InitShardPrimary(r) => shown!(init_shard_primary, r),
         Ready::ReparentTablet(r) => shown!(reparent_tablet, r),
         Ready::GetCellInfoNames => shown!(get_cell_info_names, v::GetCellInfoNamesRequest {}),
@@ -283,7 +305,8 @@ pub async fn send(mut client: VtctldClient<Channel>, ready: Ready, left: Duratio
         Ready::GetTopologyPath(r) => shown!(get_topology_path, r),
         Ready::ValidateShard(r) => {
             let answer = ask!(validate_shard, r);
-            Answer { finding: !answer.results.is_empty(), ..Answer::new(&answer, show::validate_shard(&answer)) }
+            let verdict = if answer.results.is_empty() { Verdict::Well } else { Verdict::Finding };
+            Answer { verdict, ..Answer::new(&answer, show::validate_shard(&answer)) }
         }
     })
 }

@@ -2,6 +2,8 @@
 
 mod args;
 mod call;
+mod decision;
+mod elector;
 mod show;
 
 #[cfg(test)]
@@ -69,6 +71,12 @@ pub enum ClientCommand {
     /// Move the primary of a shard to another tablet, losing nothing
     #[command(alias = "PlannedReparentShard")]
     PlannedReparentShard(With<PlannedReparent>),
+    /// Give a shard a primary when the old one is gone, stuck or cut off; proven to lose nothing, or refused with the reason
+    #[command(alias = "EmergencyReparentShard")]
+    EmergencyReparentShard(With<EmergencyReparent>),
+    /// List the transactions that a tablet has and its shard does not
+    #[command(alias = "ErrantGtids")]
+    ErrantGtids(With<ErrantArg>),
     /// Make a tablet the first primary of a shard that never had one
     #[command(alias = "InitShardPrimary")]
     InitShardPrimary(With<InitPrimary>),
@@ -190,6 +198,9 @@ pub enum ClientError {
         /// What the connection said.
         reason: String,
     },
+    /// The server is a vtctld, or an older vtelector.
+    #[error("the server has no calls of vtelector's own, which this needs ({0}); nothing was done: call a vtelector (--server)")]
+    NotOurs(String),
     /// The server refused or failed.
     #[error("{:?}: {}", .0.code(), .0.message())]
     Refused(#[from] Status),
@@ -203,13 +214,33 @@ pub struct Answer {
     words: String,
     name: String,
     bytes: Vec<u8>,
-    /// Whether the answer says that something is wrong: scripts see it by the exit code.
-    finding: bool,
+    verdict: Verdict,
+}
+
+/// What scripts see of an answer, by the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It was done, or all is well.
+    Well,
+    /// The answer says that something is wrong.
+    Finding,
+    /// A dry run: the real one would be refused.
+    WouldBeRefused,
+}
+
+impl Verdict {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Well => 0,
+            Self::Finding => 1,
+            Self::WouldBeRefused => 3,
+        }
+    }
 }
 
 impl Answer {
     fn new<M: Message + Name>(message: &M, words: impl Into<String>) -> Self {
-        Self { words: words.into(), name: M::full_name(), bytes: message.encode_to_vec(), finding: false }
+        Self { words: words.into(), name: M::full_name(), bytes: message.encode_to_vec(), verdict: Verdict::Well }
     }
 
     fn json(&self) -> Result<String, ClientError> {
@@ -224,20 +255,21 @@ impl Answer {
     }
 }
 
-/// Runs one command and prints its answer. Exit code 0, 1 (it failed), or 2 (the arguments cannot be).
+/// Runs one command and prints its answer. Exit code 0, 1 (it failed, or found something wrong), 2 (the arguments cannot be), or 3 (a dry run
+/// of what would be refused).
 pub async fn run(command: ClientCommand) -> ExitCode {
     let connection = call::connection(&command).clone();
     let printed = answer(&connection, command).await.and_then(|answer| {
         let text = if connection.json { answer.json()? } else { answer.words.trim_end().to_owned() };
-        Ok((text, answer.finding))
+        Ok((text, answer.verdict))
     });
     match printed {
-        Ok((text, finding)) => {
+        Ok((text, verdict)) => {
             if !text.is_empty() {
                 // A reader that has gone away, as `head` does, is no failure of the call.
                 let _ = writeln!(std::io::stdout(), "{text}");
             }
-            if finding { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            ExitCode::from(verdict.exit_code())
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -253,8 +285,7 @@ async fn answer(connection: &Connection, command: ClientCommand) -> Result<Answe
     let late = || ClientError::Timeout { server: connection.server.clone(), timeout };
     let work = async {
         let channel = connect(connection).await?;
-        let client = pb::vtctlservice::vtctld_client::VtctldClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        call::send(client, request, timeout.saturating_sub(begun.elapsed())).await
+        call::send(channel, request, timeout.saturating_sub(begun.elapsed())).await
     };
     match tokio::time::timeout(timeout, work).await.map_err(|_| late())? {
         // A status with a cause is the transport's, not the server's.

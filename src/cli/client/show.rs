@@ -6,21 +6,26 @@ use crate::{
 };
 
 /// Rows under headings, each column as wide as its widest cell.
-struct Table {
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(headings: &[&str]) -> Self {
+    pub fn new(headings: &[&str]) -> Self {
         Self { rows: vec![headings.iter().map(|&h| h.to_owned()).collect()] }
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         // What a server says must not move the reader's cursor.
         self.rows.push(cells.map(|cell| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()).to_vec());
     }
 
-    fn print(&self) -> String {
+    /// Whether it has no rows below its headings.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() <= 1
+    }
+
+    pub fn print(&self) -> String {
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
@@ -33,7 +38,7 @@ impl Table {
 }
 
 /// Facts, one a line.
-fn facts(rows: Vec<(&str, String)>) -> String {
+pub fn facts(rows: Vec<(&str, String)>) -> String {
     let mut table = Table { rows: Vec::new() };
     for (name, value) in rows {
         table.row([name.to_owned(), value]);
@@ -74,7 +79,7 @@ fn mysql(tablet: &topodata::Tablet) -> String {
     if tablet.mysql_hostname.is_empty() { "-".to_owned() } else { format!("{}:{}", tablet.mysql_hostname, tablet.mysql_port) }
 }
 
-fn or_dash(text: &str) -> String {
+pub fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
@@ -82,16 +87,29 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
-fn events(events: &[logutil::Event]) -> String {
-    events.iter().map(|event| format!("{}  {}\n", time(event.time.as_ref()), event.value)).collect()
+/// The lines that the server said, each with its time; a line that a person should look at says so.
+pub fn events(events: &[logutil::Event]) -> String {
+    let line = |event: &logutil::Event| {
+        let warning = if event.level() == logutil::Level::Info { "" } else { "WARNING: " };
+        format!("{}  {warning}{}\n", time(event.time.as_ref()), event.value)
+    };
+    events.iter().map(line).collect()
+}
+
+/// How a reparent ended.
+pub fn promoted(keyspace: &str, shard: &str, primary: Option<&topodata::TabletAlias>) -> String {
+    match primary {
+        Some(primary) => format!("{keyspace}/{shard}: {} is primary", alias(Some(primary))),
+        None => format!("{keyspace}/{shard}: nothing to do"),
+    }
 }
 
 pub fn planned_reparent_shard(answer: &v::PlannedReparentShardResponse) -> String {
-    let end = match &answer.promoted_primary {
-        Some(primary) => format!("{}/{}: {} is primary", answer.keyspace, answer.shard, alias(Some(primary))),
-        None => format!("{}/{}: nothing to do", answer.keyspace, answer.shard),
-    };
-    events(&answer.events) + &end
+    events(&answer.events) + &promoted(&answer.keyspace, &answer.shard, answer.promoted_primary.as_ref())
+}
+
+pub fn emergency_reparent_shard(answer: &v::EmergencyReparentShardResponse) -> String {
+    events(&answer.events) + &promoted(&answer.keyspace, &answer.shard, answer.promoted_primary.as_ref())
 }
 
 pub fn init_shard_primary(answer: &v::InitShardPrimaryResponse) -> String {

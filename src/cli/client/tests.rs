@@ -1,5 +1,7 @@
 //! Every command against a server: what it sends, what it prints.
 
+mod elector;
+
 use std::time::Duration;
 
 use clap::Parser;
@@ -33,9 +35,13 @@ fn refused_by_parser(line: &str) -> String {
     }
 }
 
-/// A message of the calls' package from and to JSON.
+/// A message of vtctld's calls from JSON.
 fn message(name: &str, json: &str) -> Vec<u8> {
-    let kind = DescriptorPool::decode(pb::DESCRIPTORS).unwrap().get_message_by_name(&format!("vtctldata.{name}")).unwrap();
+    message_of("vtctldata", name, json)
+}
+
+fn message_of(package: &str, name: &str, json: &str) -> Vec<u8> {
+    let kind = DescriptorPool::decode(pb::DESCRIPTORS).unwrap().get_message_by_name(&format!("{package}.{name}")).unwrap();
     let mut reader = serde_json::Deserializer::from_str(json);
     DynamicMessage::deserialize(kind, &mut reader).unwrap_or_else(|error| panic!("{name} {json}: {error}")).encode_to_vec()
 }
@@ -46,7 +52,7 @@ type Story = (&'static str, &'static str, &'static str, &'static str, &'static s
 const ALIAS: &str = r#"{"tablet_alias": {"cell": "zone1", "uid": 101}}"#;
 const SHARD: &str = r#"{"keyspace": "ks", "shard": "0"}"#;
 
-const REPARENTS: [Story; 5] = [
+const REPARENTS: [Story; 7] = [
     (
         "planned-reparent-shard ks/0 --new-primary zone1-102 --avoid-primary zone1-101 --expected-primary zone1-101 \
          --wait-replicas-timeout 1m30s --tolerable-replication-lag 1500ms --allow-cross-cell-promotion",
@@ -65,6 +71,25 @@ const REPARENTS: [Story; 5] = [
         r#"{"keyspace": "ks", "shard": "-8a", "wait_replicas_timeout": {"seconds": "15"}, "tolerable_replication_lag": {}}"#,
         r#"{"keyspace": "ks", "shard": "-8a"}"#,
         "ks/-8a: nothing to do",
+    ),
+    (
+        "emergency-reparent-shard ks/0 --new-primary zone1-102 --ignore-replicas zone1-103,zone1-104 -i zone2-7 \
+         --expected-primary zone1-101 --wait-replicas-timeout 1m30s --prevent-cross-cell-promotion --wait-for-all-tablets",
+        "EmergencyReparentShard",
+        r#"{"keyspace": "ks", "shard": "0", "new_primary": {"cell": "zone1", "uid": 102}, "ignore_replicas":
+            [{"cell": "zone1", "uid": 103}, {"cell": "zone1", "uid": 104}, {"cell": "zone2", "uid": 7}],
+            "wait_replicas_timeout": {"seconds": "90"}, "prevent_cross_cell_promotion": true, "wait_for_all_tablets": true,
+            "expected_primary": {"cell": "zone1", "uid": 101}}"#,
+        r#"{"keyspace": "ks", "shard": "0", "promoted_primary": {"cell": "zone1", "uid": 102}, "events":
+            [{"time": {"seconds": "1760000000"}, "level": "WARNING", "value": "zone1-0000000101 is not fenced"}]}"#,
+        "2025-10-09T08:53:20.000Z  WARNING: zone1-0000000101 is not fenced\nks/0: zone1-0000000102 is primary",
+    ),
+    (
+        "EmergencyReparentShard ks/0",
+        "EmergencyReparentShard",
+        r#"{"keyspace": "ks", "shard": "0", "wait_replicas_timeout": {"seconds": "15"}}"#,
+        r#"{"keyspace": "ks", "shard": "0", "promoted_primary": {"cell": "zone1", "uid": 102}}"#,
+        "ks/0: zone1-0000000102 is primary",
     ),
     (
         "init-shard-primary ks/0 zone1-101 --force",
@@ -273,7 +298,7 @@ async fn play(stories: &[Story]) {
         assert_eq!(sent.path, format!("/vtctlservice.Vtctld/{call}"), "{line}");
         assert_eq!(sent.message, message(&format!("{call}Request"), request), "{line}");
         assert_eq!(answer.words, printed, "{line}");
-        assert!(!answer.finding);
+        assert_eq!(answer.verdict, Verdict::Well, "{line}");
     }
 }
 
@@ -326,7 +351,7 @@ async fn findings_are_seen_by_the_exit_code() {
     let server = FakeTablet::start().await;
     server.answer(Fake::Message(message("ValidateShardResponse", r#"{"results": ["two primaries"]}"#)));
     let answer = ask(&server.address.to_string(), "validate-shard ks/0").await.unwrap();
-    assert!(answer.finding);
+    assert_eq!(answer.verdict, Verdict::Finding);
     assert_eq!(answer.words, "two primaries");
 }
 
@@ -412,6 +437,12 @@ fn what_cannot_be_is_refused_before_anything_is_sent() {
         ("add-cell-info zone1", "--root"),
         ("create-keyspace ks --type snapshot", "--base-keyspace"),
         ("set-writable zone1-101 maybe", "true, false"),
+        ("emergency-reparent-shard ks/0 --ignore-replicas zone1-101,zone1", "CELL-UID"),
+        ("emergency-reparent-shard ks/0 --choose-side", "--new-primary"),
+        ("emergency-reparent-shard ks/0 --accept-loss=", "--accept-loss"),
+        ("emergency-reparent-shard ks", "KEYSPACE/SHARD"),
+        ("errant-gtids ks/", "shard"),
+        ("errant-gtids a:b", "keyspace name"),
     ] {
         let error = refused_by_parser(line);
         assert!(error.contains(words), "{line}: {error}");
@@ -422,10 +453,10 @@ fn what_cannot_be_is_refused_before_anything_is_sent() {
 fn every_command_is_played_and_is_known_by_vtctldclients_name() {
     let command = <ClientCommand as Subcommand>::augment_subcommands(clap::Command::new("vtelector"));
     let played: Vec<&str> =
-        REPARENTS.iter().chain(&TOPOLOGY).chain(&TABLETS).map(|story| story.1).chain(["GetFullStatus"]).collect();
+        REPARENTS.iter().chain(&TOPOLOGY).chain(&TABLETS).map(|story| story.1).chain(["GetFullStatus", "ErrantGtids"]).collect();
     for subcommand in command.get_subcommands() {
         let camel: Vec<&str> = subcommand.get_all_aliases().collect();
         assert!(camel.iter().any(|name| played.contains(name)), "{} ({camel:?}) is not played", subcommand.get_name());
     }
-    assert_eq!(command.get_subcommands().count(), 29);
+    assert_eq!(command.get_subcommands().count(), 31);
 }

@@ -78,6 +78,8 @@ pub struct Testimony {
     pub apply_failed: Option<String>,
     /// Why it could not be pointed at the elect, as seen in this run: it will acknowledge nothing.
     pub follow_failed: Option<String>,
+    /// Why it must not be primary, as found by a closer look: its clock, its semi-sync settings. It may be a source and an acker.
+    pub unfit: Option<String>,
 }
 
 /// The highest position ever seen on the old primary, for whoever watched it.

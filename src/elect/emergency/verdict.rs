@@ -1,17 +1,15 @@
-//! What comes out: a candidate with its proof, or a refusal that names the tablets.
+//! What comes out: a candidate with its proof.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use tonic::Code;
-
+use super::EmergencyRejection;
 use crate::{
-    durability::{Established, NotEstablished, NotRevoked, Revoked},
+    durability::{Established, NotEstablished, Revoked},
     mysql::{GtidSet, Position},
-    pb::topodata::TabletType,
-    topo::{ShardId, TabletAlias},
+    topo::TabletAlias,
 };
 
 /// What the candidate must hold before it may be promoted.
@@ -39,6 +37,10 @@ pub struct Proof {
 pub enum Caveat {
     /// Nothing keeps that server from accepting writes if it still lives.
     NotFenced(TabletAlias),
+    /// The shard had a primary whose record is gone: nothing keeps its server from accepting writes.
+    OldPrimaryUnknown,
+    /// The old primary was fenced before its position was read, and commits there waited for nobody: what only it holds is left behind.
+    TailUnknown(TabletAlias),
     /// Seen on the old primary, but not known to have been acknowledged.
     PossiblyLost(GtidSet),
     /// Lost because a person accepted it.
@@ -47,11 +49,51 @@ pub enum Caveat {
     Discarded {
         /// Who holds it.
         tablet: TabletAlias,
-        /// What is discarded.
-        extra: GtidSet,
+        /// What is discarded; where there are no GTIDs, its position.
+        extra: Position,
+    },
+    /// The new primary will lack these, which no acker could acknowledge, and their holder cannot follow it.
+    LeftBehind {
+        /// Who holds them.
+        tablet: TabletAlias,
+        /// What they are; where there are no GTIDs, the position.
+        extra: Position,
+    },
+    /// The new primary cannot send that replica what it lacks: it has to be restored.
+    Stranded {
+        /// The replica.
+        tablet: TabletAlias,
+        /// What the new primary has purged.
+        missing: GtidSet,
     },
     /// Too few can acknowledge; a person allowed that.
     NotEstablished(NotEstablished),
+}
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFenced(tablet) => write!(f, "{tablet} is not fenced: if it still lives, it may go on accepting writes"),
+            Self::OldPrimaryUnknown => {
+                f.write_str("the old primary's record was deleted: if its server still lives, it may go on accepting writes")
+            }
+            Self::TailUnknown(tablet) => {
+                write!(f, "{tablet} was fenced before its position was read: what nobody else received is left behind")
+            }
+            Self::PossiblyLost(set) => {
+                write!(f, "{set} was seen on the old primary and is lost; it may not have been acknowledged")
+            }
+            Self::AcceptedLoss(set) => write!(f, "{set} is lost, as was accepted"),
+            Self::Discarded { tablet, extra } => write!(f, "{extra} on {tablet} is discarded, as was chosen; restore it"),
+            Self::LeftBehind { tablet, extra } => {
+                write!(f, "the new primary will lack {extra}, which {tablet} has; it will not follow")
+            }
+            Self::Stranded { tablet, missing } => {
+                write!(f, "{tablet} lacks {missing}, which the new primary has purged; restore it")
+            }
+            Self::NotEstablished(not) => write!(f, "{not}; its first commits will hang, as was allowed"),
+        }
+    }
 }
 
 /// The candidate and what must happen before it is promoted.
@@ -72,93 +114,4 @@ pub struct Chosen {
     pub rejected: BTreeMap<TabletAlias, EmergencyRejection>,
     /// What a person should know.
     pub caveats: Vec<Caveat>,
-}
-
-/// Why a tablet was not chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EmergencyRejection {
-    /// Another tablet was named.
-    NotNamed,
-    /// The caller left it out.
-    Ignored,
-    /// It did not answer; the reason.
-    NotReached(String),
-    /// Its type is never promoted.
-    MustNot(TabletType),
-    /// Its tag says that it is never promoted.
-    TaggedMustNot,
-    /// Its record says that it is occupied or out of service (BACKUP, RESTORE, DRAINED).
-    OutOfService(TabletType),
-    /// It stands in another cell than the old primary.
-    OtherCell {
-        /// The old primary's cell.
-        primary: String,
-    },
-    /// It is taking a backup.
-    InBackup,
-    /// It holds no transactions at all.
-    Blank,
-    /// It has transactions that the shard does not have.
-    Errant(GtidSet),
-    /// It could not apply what it received.
-    NotApplied(String),
-    /// Its binary log is off.
-    NoBinaryLog,
-    /// GTIDs are off.
-    NoGtids,
-    /// It runs a newer MySQL than a replica that would have to follow it.
-    NewerMysql {
-        /// That replica.
-        than: TabletAlias,
-    },
-    /// It has purged transactions that a replica which must follow lacks.
-    Purged {
-        /// That replica.
-        stranded: TabletAlias,
-        /// What it would need.
-        missing: GtidSet,
-    },
-    /// It could not commit as primary.
-    NotEstablished(NotEstablished),
-    /// The chosen one is further ahead.
-    Behind,
-    /// As far ahead as the chosen one, which comes first by rule, cell, delay, version, buffer pool or alias.
-    Outranked,
-}
-
-/// Nobody may be promoted. The message names the tablets and the remedy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoPromotion {
-    /// The named tablet is not one of the shard's.
-    #[error("{alias} is not a tablet of {shard}; name one of its tablets")]
-    Unknown {
-        /// The named tablet.
-        alias: TabletAlias,
-        /// The shard.
-        shard: ShardId,
-    },
-    /// A promotable tablet could still commit.
-    #[error("{not}; bring one of these tablets back, or stop its MySQL for certain and delete its record")]
-    NotRevoked {
-        /// Who, and whom it could still use.
-        not: NotRevoked,
-        /// Why each unreached tablet that matters was not reached.
-        reasons: BTreeMap<TabletAlias, String>,
-    },
-}
-
-impl fmt::Display for EmergencyRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotNamed => f.write_str("another tablet was named"),
-            other => write!(f, "{other:?}"),
-        }
-    }
-}
-
-impl NoPromotion {
-    /// The gRPC code for the caller.
-    pub fn code(&self) -> Code {
-        Code::FailedPrecondition
-    }
 }

@@ -33,7 +33,7 @@ async fn die(world: &Arc<World>, request: Planned, die_at: DieAt) {
 
 fn edges() -> impl Iterator<Item = DieAt> {
     // Applying and following begin where the step before them ends, finishing is the last.
-    let both = Step::ALL.into_iter().flat_map(|step| [Edge::Before, Edge::After].map(|edge| DieAt { step, edge }));
+    let both = Step::PLANNED.into_iter().flat_map(|step| [Edge::Before, Edge::After].map(|edge| DieAt { step, edge }));
     both.filter(|at| !matches!((at.step, at.edge), (Step::Apply | Step::Follow, Edge::Before)))
 }
 

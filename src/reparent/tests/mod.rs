@@ -1,6 +1,7 @@
-//! Planned reparents as stories, on tablets in memory that replicate, fail, hang and answer late.
+//! Reparents as stories, on tablets in memory that replicate, fail, hang and answer late.
 
 mod crashes;
+mod emergency;
 mod failures;
 mod roads;
 mod server;

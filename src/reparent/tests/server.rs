@@ -38,6 +38,15 @@ pub struct Server {
     pub rows: BTreeSet<i64>,
     pub backup: bool,
     pub clock_behind_s: i64,
+    /// mysqld is gone, its tablet manager answers.
+    pub mysqld_down: bool,
+    /// Nothing answers, and it may go on where it was.
+    pub frozen: bool,
+    /// `offline_mode`.
+    pub offline: bool,
+    /// Rows of the reparent journal before this test's own.
+    pub journal: i32,
+    pub version: &'static str,
 }
 
 impl Server {
@@ -59,6 +68,11 @@ impl Server {
             rows: BTreeSet::new(),
             backup: false,
             clock_behind_s: 0,
+            mysqld_down: false,
+            frozen: false,
+            offline: false,
+            journal: 1,
+            version: "9.7.4",
         }
     }
 
@@ -87,8 +101,13 @@ impl Server {
         Self { down: true, ..self }
     }
 
+    /// Its MySQL answers.
+    pub fn serves(&self) -> bool {
+        !self.down && !self.mysqld_down && !self.frozen
+    }
+
     pub fn writable(&self) -> bool {
-        !self.read_only && !self.down
+        !self.read_only && self.serves()
     }
 
     pub fn uuid(&self) -> String {
@@ -96,7 +115,7 @@ impl Server {
     }
 
     pub fn replicates_from(&self, source: &TabletAlias) -> bool {
-        !self.down && self.io && self.source.as_ref() == Some(source)
+        self.serves() && self.io && self.source.as_ref() == Some(source)
     }
 
     /// One transaction of its own.
@@ -110,15 +129,24 @@ impl Server {
         one
     }
 
-    pub fn status(&self, source_port: i32) -> replicationdata::Status {
-        let thread = |runs: bool| if runs { 3 } else { 1 };
+    /// Its replication status; `source` is the server that it copies from.
+    pub fn status(&self, source_port: i32, source: Option<&Server>) -> replicationdata::Status {
+        let lost = self.io && !source.is_some_and(Server::serves);
         replicationdata::Status {
             position: format!("MySQL56/{}", self.executed),
             relay_log_position: format!("MySQL56/{}", self.received),
             source_host: "127.0.0.1".to_owned(),
             source_port,
-            io_state: thread(self.io),
-            sql_state: thread(self.sql),
+            source_uuid: source.map(Server::uuid).unwrap_or_default(),
+            io_state: if lost {
+                2
+            } else if self.io {
+                3
+            } else {
+                1
+            },
+            last_io_error: if lost { "error connecting to source (errno 2003)".to_owned() } else { String::new() },
+            sql_state: if self.sql { 3 } else { 1 },
             replication_lag_unknown: !(self.io && self.sql),
             backup_running: self.backup,
             ..Default::default()

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
-use super::world::{Fault, Inner, World, is_change, publish_shard, time};
+use super::{
+    server::Server,
+    world::{Fault, Inner, World, is_change, publish_shard, time},
+};
 use crate::{
     mysql::{GtidSet, Position},
     pb::{
@@ -50,6 +53,9 @@ impl World {
             return Err(error(TabletErrorKind::Unreachable, tonic::Code::Unavailable, "connection refused".to_owned()));
         }
         self.lock().calls.push((alias.clone(), method, arguments.clone()));
+        if self.lock().servers[&alias].mysqld_down {
+            return Err(error(TabletErrorKind::MysqlDown, tonic::Code::Unavailable, "mysqld is down (errno 2002)".to_owned()));
+        }
         let changes = is_change(method, &arguments);
         if changes && method != "SetReplicationSource" && !self.is_locked().await && !self.lock().lock_lost {
             self.lock().violations.push(format!("{method} on {alias} without the shard lock"));
@@ -59,6 +65,9 @@ impl World {
         let work = self.tasks.spawn(async move {
             let action = if changes { Some(world.actions[&on].clone().lock_owned().await) } else { None };
             sleep(LATENCY).await;
+            while world.lock().servers[&on].frozen {
+                sleep(POLL).await;
+            }
             match fault {
                 Some(Fault::Error) => return failed(&format!("ordered failure of {method}")),
                 Some(Fault::Hang) => {
@@ -168,7 +177,7 @@ fn become_primary(inner: &mut Inner, alias: &TabletAlias, semi_sync: bool) -> St
 }
 
 fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: bool, semi_sync: bool) -> Answer<bool> {
-    let source = inner.servers.get(parent).cloned().filter(|source| !source.down);
+    let source = inner.servers.get(parent).cloned().filter(Server::serves);
     let server = inner.servers.get_mut(alias).unwrap();
     (server.tablet_type, server.term) = match server.tablet_type {
         TabletType::Primary => (TabletType::Replica, None),
@@ -188,6 +197,11 @@ fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: b
     Ok(should)
 }
 
+fn replica_status(inner: &Inner, server: &Server) -> Option<Status> {
+    let source = server.source.as_ref()?;
+    Some(server.status(source.uid as i32, inner.servers.get(source)))
+}
+
 fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryResult> {
     let server = inner.servers.get_mut(alias).unwrap();
     let row = |values: &[&str]| {
@@ -199,6 +213,8 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
         "START REPLICA IO_THREAD" => server.io = true,
         "SET GLOBAL super_read_only = ON" => server.read_only = true,
         "SET GLOBAL rpl_semi_sync_source_enabled = ON" => server.semi_sync_primary = true,
+        "SET GLOBAL offline_mode = ON" => server.offline = true,
+        "SET GLOBAL offline_mode = OFF" => server.offline = false,
         "SELECT @@global.super_read_only" => return row(&[if server.read_only { "1" } else { "0" }]),
         "SELECT UTC_TIMESTAMP(6)" => {
             let clock = jiff::Timestamp::from_second(1_700_001_000 - server.clock_behind_s).unwrap();
@@ -229,7 +245,14 @@ impl TabletManager for Arc<World> {
                 super_read_only: server.read_only,
                 semi_sync_primary_enabled: server.semi_sync_primary,
                 tablet_type: server.tablet_type as i32,
-                replication_status: server.source.as_ref().map(|source| server.status(source.uid as i32)),
+                replication_status: replica_status(inner, server),
+                primary_status: Some(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() }),
+                server_uuid: server.uuid(),
+                gtid_purged: "MySQL56/".to_owned(),
+                gtid_mode: "ON".to_owned(),
+                version: server.version.to_owned(),
+                log_bin_enabled: true,
+                log_replica_updates: true,
                 ..Default::default()
             })
         };
@@ -239,7 +262,7 @@ impl TabletManager for Arc<World> {
         let effect = |inner: &mut Inner, alias: &TabletAlias| {
             let server = &inner.servers[alias];
             let none = || (TabletErrorKind::NotReplica, "no replication status (errno 100) (sqlstate HY000)".to_owned());
-            server.source.as_ref().map(|source| server.status(source.uid as i32)).ok_or_else(none)
+            replica_status(inner, server).ok_or_else(none)
         };
         self.call(tablet, "ReplicationStatus", String::new(), call, effect).await
     }
@@ -267,17 +290,37 @@ impl TabletManager for Arc<World> {
     }
     async fn stop_replication_and_get_status(
         &self,
-        _tablet: &Tablet,
+        tablet: &Tablet,
         _mode: StopReplicationMode,
-        _call: Call,
+        call: Call,
     ) -> Result<StopReplicationStatus, TabletError> {
-        unimplemented!("no planned reparent calls it")
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let none = || {
+                (
+                    TabletErrorKind::NotReplica,
+                    "before status failed: no replication status (errno 100) (sqlstate HY000)".to_owned(),
+                )
+            };
+            let before = replica_status(inner, &inner.servers[alias]).ok_or_else(none)?;
+            // Like a vttablet: a thread that connects with an error is left as it is.
+            if before.last_io_error.is_empty() {
+                inner.servers.get_mut(alias).unwrap().io = false;
+            }
+            let after = replica_status(inner, &inner.servers[alias]);
+            Ok(StopReplicationStatus { before: Some(before), after })
+        };
+        self.call(tablet, "StopReplicationAndGetStatus", String::new(), call, effect).await
     }
-    async fn stop_replication(&self, _tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no planned reparent calls it")
+    async fn stop_replication(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.io, server.sql) = (false, false);
+            Ok(())
+        };
+        self.call(tablet, "StopReplication", String::new(), call, effect).await
     }
     async fn start_replication(&self, _tablet: &Tablet, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no planned reparent calls it")
+        unimplemented!("no reparent calls it")
     }
     async fn set_replication_source(&self, tablet: &Tablet, set_source: SetSource<'_>, call: Call) -> Result<(), TabletError> {
         let SetSource { parent, time_created_ns, force_start, wait_position, semi_sync, .. } = set_source;
@@ -300,7 +343,8 @@ impl TabletManager for Arc<World> {
             let server = inner.servers.get_mut(alias).unwrap();
             server.read_only = true;
             server.semi_sync_primary = false;
-            Ok(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() })
+            let position = format!("MySQL56/{}", server.executed);
+            Ok(PrimaryStatus { position, server_uuid: server.uuid(), ..Default::default() })
         };
         self.call(tablet, "DemotePrimary", String::new(), call, effect).await
     }
@@ -356,8 +400,12 @@ impl TabletManager for Arc<World> {
         };
         self.call(tablet, "PopulateReparentJournal", action.to_owned(), call, effect).await
     }
-    async fn read_reparent_journal_info(&self, _tablet: &Tablet, _call: Call) -> Result<i32, TabletError> {
-        unimplemented!("no planned reparent calls it")
+    async fn read_reparent_journal_info(&self, tablet: &Tablet, call: Call) -> Result<i32, TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = &inner.servers[alias];
+            Ok(server.journal + server.rows.len() as i32)
+        };
+        self.call(tablet, "ReadReparentJournalInfo", String::new(), call, effect).await
     }
     async fn set_read_only(&self, tablet: &Tablet, read_only: bool, call: Call) -> Result<(), TabletError> {
         let effect = move |inner: &mut Inner, alias: &TabletAlias| {
@@ -371,13 +419,13 @@ impl TabletManager for Arc<World> {
         self.call(tablet, if read_only { "SetReadOnly" } else { "SetReadWrite" }, String::new(), call, effect).await
     }
     async fn change_type(&self, _tablet: &Tablet, _to: TabletType, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no planned reparent calls it")
+        unimplemented!("no reparent calls it")
     }
     async fn refresh_state(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
         self.call(tablet, "RefreshState", String::new(), call, |_, _| Ok(())).await
     }
     async fn run_health_check(&self, _tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no planned reparent calls it")
+        unimplemented!("no reparent calls it")
     }
     async fn reset_replication_parameters(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
         let effect = |inner: &mut Inner, alias: &TabletAlias| {

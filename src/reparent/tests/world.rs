@@ -9,7 +9,7 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    super::{DieAt, Hands, Outcome, Planned, ReparentSettings},
+    super::{DieAt, Emergency, Hands, Outcome, Planned, ReparentSettings},
     alias,
     server::{Server, gtids},
 };
@@ -80,7 +80,7 @@ impl World {
         let primary = servers.iter().find(|(_, server)| server.term.is_some()).map(|(alias, _)| alias.clone());
         if let Some(primary) = &primary {
             let policy = policy(policy_name).unwrap();
-            let member = |alias: &TabletAlias, server: &Server| Member { alias: alias.clone(), tablet_type: server.tablet_type };
+            let member = |alias: &TabletAlias, server: &Server| Member::new(alias.clone(), server.tablet_type);
             let leader = member(primary, &servers[primary]);
             for (alias, server) in &mut servers {
                 server.semi_sync_replica = server.source.is_some() && policy.may_ack(&leader, &member(alias, server));
@@ -160,6 +160,10 @@ impl World {
         Hands::new(self.topo.clone(), Arc::new(self.clone()), settings)
     }
 
+    pub async fn emergency(self: &Arc<Self>, request: Emergency) -> Outcome {
+        self.hands().emergency(&self.shard, request).await
+    }
+
     pub async fn planned(self: &Arc<Self>, request: Planned) -> Outcome {
         self.hands().planned(&self.shard, request).await
     }
@@ -193,14 +197,14 @@ impl World {
         let writable: Vec<_> = inner.servers.iter().filter(|(_, server)| server.writable()).map(|(alias, _)| alias).collect();
         assert_eq!(writable, [primary], "who accepts writes");
         let policy = policy(self.policy).unwrap();
-        let member = |alias: &TabletAlias| Member { alias: alias.clone(), tablet_type: inner.servers[alias].tablet_type };
+        let member = |alias: &TabletAlias| Member::new(alias.clone(), inner.servers[alias].tablet_type);
         assert_eq!(
             inner.servers[primary].semi_sync_primary,
             policy.acks_needed(&member(primary)) > 0,
             "semi-sync of the primary"
         );
         assert!(inner.servers[primary].executed.contains(&inner.acked), "an acknowledged write was lost");
-        for (alias, server) in inner.servers.iter().filter(|(alias, server)| **alias != *primary && !server.down) {
+        for (alias, server) in inner.servers.iter().filter(|(alias, server)| **alias != *primary && server.serves()) {
             assert!(server.replicates_from(primary) && server.sql, "{alias} follows: {server:?}");
             assert_eq!(server.semi_sync_replica, policy.may_ack(&member(primary), &member(alias)), "semi-sync of {alias}");
             assert!(inner.servers[primary].executed.contains(&server.executed), "{alias} is errant");
@@ -236,6 +240,17 @@ impl World {
         }
     }
 
+    /// Waits until something holds, for a minute of the test's own time.
+    pub async fn comes_true(&self, holds: impl Fn(&Inner) -> bool) {
+        let wait = async {
+            while !holds(&self.lock()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                self.lock().replicate();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it never came true");
+    }
+
     pub async fn is_locked(&self) -> bool {
         !self.lock_keys().await.is_empty()
     }
@@ -258,9 +273,9 @@ impl Inner {
     pub fn replicate(&mut self) {
         for _ in 0..self.servers.len() {
             let before = self.servers.clone();
-            for server in self.servers.values_mut().filter(|server| !server.down) {
+            for server in self.servers.values_mut().filter(|server| server.serves()) {
                 let source =
-                    server.source.as_ref().filter(|_| server.io).and_then(|source| before.get(source)).filter(|s| !s.down);
+                    server.source.as_ref().filter(|_| server.io).and_then(|source| before.get(source)).filter(|s| s.serves());
                 if let Some(source) = source {
                     server.received = server.received.union(&source.executed);
                     server.rows.extend(&source.rows);
@@ -323,9 +338,13 @@ pub async fn publish_shard(topo: &Topo, shard: &ShardId, primary: &TabletAlias, 
 pub fn is_change(method: &str, arguments: &str) -> bool {
     match method {
         "ExecuteFetchAsDba" => !arguments.starts_with("SELECT"),
-        "FullStatus" | "ReplicationStatus" | "PrimaryPosition" | "GetGlobalStatusVars" | "WaitForPosition" | "RefreshState" => {
-            false
-        }
+        "ReadReparentJournalInfo"
+        | "FullStatus"
+        | "ReplicationStatus"
+        | "PrimaryPosition"
+        | "GetGlobalStatusVars"
+        | "WaitForPosition"
+        | "RefreshState" => false,
         _ => true,
     }
 }

@@ -23,6 +23,9 @@ use crate::metrics::{InFlight, Metrics};
 /// Label of calls to methods that we do not know: a client must not be able to invent label values.
 const OTHER: &str = "other";
 
+/// The services whose methods have a label of their own.
+const SERVED: [&str; 2] = ["vtctlservice.Vtctld", "vtelector.Elector"];
+
 /// Puts a [`Guard`] around a service.
 #[derive(Clone)]
 pub struct GuardLayer {
@@ -40,7 +43,7 @@ struct Shared {
 impl GuardLayer {
     /// At most `requests_max` calls at the same time; those beyond are refused, not queued.
     pub fn new(metrics: Arc<Metrics>, schema: &DescriptorPool, requests_max: usize) -> Self {
-        let services = schema.services().filter(|service| service.full_name() == "vtctlservice.Vtctld");
+        let services = schema.services().filter(|service| SERVED.contains(&service.full_name()));
         let methods = services.flat_map(|service| {
             let name = service.full_name().to_owned();
             service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()

@@ -1,6 +1,8 @@
-//! `vtctlservice.Vtctld` as vtctld serves it: the calls that an operator of an elector needs.
+//! `vtctlservice.Vtctld` as vtctld serves it: the calls that an operator of an elector needs. Beside it `vtelector.Elector`, our own.
 
 mod cells;
+mod elector;
+mod errant;
 mod guard;
 mod input;
 mod keyspaces;
@@ -12,6 +14,7 @@ mod service;
 mod shards;
 mod tablets;
 mod validate;
+mod wish;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -25,8 +28,9 @@ use super::{Parts, ServeError};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    pb::{self, vtctlservice::vtctld_server::VtctldServer},
+    pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
     reparent::Hands,
+    sense::ErrantWatch,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -71,6 +75,7 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
+    errant: Arc<ErrantWatch>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -84,13 +89,20 @@ pub struct Context {
 
 impl Context {
     /// No reparent is begun after `stopping`.
-    pub fn new(settings: &Settings, parts: Parts, limits: Limits, stopping: CancellationToken) -> Result<Arc<Self>, ServeError> {
+    pub fn new(
+        settings: &Settings,
+        parts: Parts,
+        errant: Arc<ErrantWatch>,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
         Ok(Arc::new(Self {
             schema,
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
+            errant,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
@@ -126,22 +138,28 @@ pub fn serve(
     let vtctld = VtctldServer::new(service::Vtctld::new(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let elector = ElectorServer::new(elector::Elector::new(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let router = server
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .layer(guard::GuardLayer::new(context.metrics.clone(), &context.schema, context.requests_max))
         .add_service(vtctld)
+        .add_service(elector)
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(async move {
         health_reporter.set_serving::<VtctldServer<service::Vtctld>>().await;
+        health_reporter.set_serving::<ElectorServer<elector::Elector>>().await;
         let stopping = context.stopping.clone();
         let announce = async {
             stopping.cancelled().await;
             health_reporter.set_not_serving::<VtctldServer<service::Vtctld>>().await;
+            health_reporter.set_not_serving::<ElectorServer<elector::Elector>>().await;
             health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             std::future::pending::<()>().await
         };

@@ -2,20 +2,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tonic::{Code, Request, metadata::MetadataMap};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Request};
 
-use super::{Context, input, refusal::Refusal};
+use super::{Context, input, refusal::Refusal, wish};
 use crate::{
     pb::{
         logutil,
         vtctldata::{
-            InitShardPrimaryRequest, InitShardPrimaryResponse, PlannedReparentShardRequest, PlannedReparentShardResponse,
-            ReparentTabletRequest, ReparentTabletResponse,
+            EmergencyReparentShardRequest, EmergencyReparentShardResponse, InitShardPrimaryRequest, InitShardPrimaryResponse,
+            PlannedReparentShardRequest, PlannedReparentShardResponse, ReparentTabletRequest, ReparentTabletResponse,
         },
         vttime,
     },
-    reparent::{MODE_KEY, Mode, Outcome, Planned, ReparentError, ReparentEvent},
+    reparent::{Emergency, Operation, Outcome, Planned, ReparentError, ReparentEvent},
     topo::{ShardId, TopoError},
 };
 
@@ -30,39 +30,47 @@ pub async fn planned_reparent_shard(
     context: &Context,
     request: Request<PlannedReparentShardRequest>,
 ) -> Result<PlannedReparentShardResponse, Refusal> {
-    let mode = mode(request.metadata());
+    let mode = wish::mode(request.metadata());
     let request = request.into_inner();
-    let started = Instant::now();
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
-    let _permit = begin(context, &id).await?;
-    let planned = mode
-        .and_then(|mode| planned(context, &request, mode))
-        .inspect_err(|_| context.metrics.planned_reparent(&id.keyspace, &id.shard, false, started.elapsed()))?;
-    let _running = context.metrics.reparent_running();
-    let Outcome { events, result, .. } = context.hands.planned(&id, planned).await;
+    let wish = mode.and_then(|mode| wish::planned(&request, mode, context.wait_replicas_timeout));
+    let Outcome { events, result, .. } = planned(context, &id, wish).await?;
     let promoted_primary = result?.promoted().map(Into::into);
     Ok(PlannedReparentShardResponse { keyspace: id.keyspace, shard: id.shard, promoted_primary, events: said(events) })
 }
 
-/// What the request asks for.
-fn planned(context: &Context, request: &PlannedReparentShardRequest, mode: Mode) -> Result<Planned, Refusal> {
-    let lag = input::duration("tolerable_replication_lag", request.tolerable_replication_lag.as_ref())?;
-    Ok(Planned {
-        new_primary: input::optional_alias("new_primary", request.new_primary.as_ref())?,
-        avoid_primary: input::optional_alias("avoid_primary", request.avoid_primary.as_ref())?,
-        expected_primary: input::optional_alias("expected_primary", request.expected_primary.as_ref())?,
-        wait_replicas_timeout: wait(context, request.wait_replicas_timeout.as_ref())?,
-        tolerable_lag: lag.filter(|lag| !lag.is_zero()),
-        allow_cross_cell: request.allow_cross_cell_promotion,
-        mode,
-    })
+/// Gives a shard a primary when the old one is gone. The caller may go away, as in a planned reparent.
+pub async fn emergency_reparent_shard(
+    context: &Context,
+    request: Request<EmergencyReparentShardRequest>,
+) -> Result<EmergencyReparentShardResponse, Refusal> {
+    let allowed = wish::Allowed::from_metadata(request.metadata());
+    let request = request.into_inner();
+    let id = input::shard(&request.keyspace, "shard", &request.shard)?;
+    let wish = allowed.and_then(|allowed| wish::emergency(&request, allowed, context.wait_replicas_timeout));
+    let Outcome { events, result, .. } = emergency(context, &id, wish).await?;
+    let promoted_primary = result?.promoted().map(Into::into);
+    Ok(EmergencyReparentShardResponse { keyspace: id.keyspace, shard: id.shard, promoted_primary, events: said(events) })
 }
 
-/// How the old primary is made read-only: asked for beside the request, which has no field for it.
-fn mode(metadata: &MetadataMap) -> Result<Mode, Refusal> {
-    let Some(name) = metadata.get(MODE_KEY) else { return Ok(Mode::default()) };
-    let wrong = || Refusal::invalid(format!("metadata {MODE_KEY}: {name:?} is no mode; write graceful or abrupt"));
-    name.to_str().ok().and_then(Mode::named).ok_or_else(wrong)
+/// Runs a planned reparent. A wish that cannot be meant is a failed reparent of its shard.
+pub async fn planned(context: &Context, id: &ShardId, wish: Result<Planned, Refusal>) -> Result<Outcome, Refusal> {
+    let _permit = begin(context, id).await?;
+    let wish = wish.inspect_err(|_| mistaken(context, Operation::Planned, id))?;
+    let _running = context.metrics.reparent_running();
+    Ok(context.hands.planned(id, wish).await)
+}
+
+/// Runs an emergency reparent. A wish that cannot be meant is a failed reparent of its shard.
+pub async fn emergency(context: &Context, id: &ShardId, wish: Result<Emergency, Refusal>) -> Result<Outcome, Refusal> {
+    let _permit = begin(context, id).await?;
+    let wish = wish.inspect_err(|_| mistaken(context, Operation::Emergency, id))?;
+    let _running = context.metrics.reparent_running();
+    Ok(context.hands.emergency(id, wish).await)
+}
+
+fn mistaken(context: &Context, operation: Operation, id: &ShardId) {
+    context.metrics.reparent(operation, id, Some("invalid_request"), Duration::ZERO);
 }
 
 /// Makes the first primary of a shard. Where vtctld resets the replication of every tablet when forced, nothing of that is done here:
@@ -74,7 +82,7 @@ pub async fn init_shard_primary(
     let request = request.into_inner();
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
     let primary = input::alias("primary_elect_tablet_alias", request.primary_elect_tablet_alias.as_ref())?;
-    let wait = wait(context, request.wait_replicas_timeout.as_ref())?;
+    let wait = wish::wait_replicas_timeout(request.wait_replicas_timeout.as_ref(), context.wait_replicas_timeout)?;
     let _permit = begin(context, &id).await?;
     let _running = context.metrics.reparent_running();
     let Outcome { events, result, .. } = context.hands.init_shard_primary(&id, &primary, wait).await;
@@ -93,7 +101,7 @@ pub async fn reparent_tablet(
 }
 
 /// What holds before any reparent: we are not stopping, not too many run, and the shard exists. One that does not is nowhere counted.
-async fn begin(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, Refusal> {
+pub async fn begin(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, Refusal> {
     if context.stopping.is_cancelled() {
         return Err(Refusal::new(Code::Unavailable, "this vtelector is stopping; ask another, or again once it is back"));
     }
@@ -107,18 +115,8 @@ async fn begin(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, 
     }
 }
 
-fn wait(context: &Context, given: Option<&vttime::Duration>) -> Result<Duration, Refusal> {
-    let field = "wait_replicas_timeout";
-    match input::duration(field, given)? {
-        None => Ok(context.wait_replicas_timeout),
-        Some(Duration::ZERO) => {
-            Err(Refusal::invalid(format!("{field}: nothing can be waited for in 0 s; leave it unset for the server's default")))
-        }
-        Some(wait) => Ok(wait),
-    }
-}
-
-fn said(events: Vec<ReparentEvent>) -> Vec<logutil::Event> {
+/// The lines of an answer.
+pub fn said(events: Vec<ReparentEvent>) -> Vec<logutil::Event> {
     events.into_iter().map(event).collect()
 }
 

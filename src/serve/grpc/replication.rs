@@ -109,6 +109,6 @@ pub async fn acknowledges(context: &Context, alias: &TabletAlias, tablet: &Table
     let policy = durability::policy(&keyspace.durability_policy)
         .map_err(|e| Refusal::precondition(format!("keyspace {}: {e}", shard.keyspace)))?;
     let tablet_type = TabletType::try_from(as_type).unwrap_or(TabletType::Unknown);
-    let replica = Member { alias: alias.clone(), tablet_type };
-    Ok(policy.may_ack(&Member { alias: primary_alias, tablet_type: TabletType::Primary }, &replica))
+    let replica = Member::new(alias.clone(), tablet_type);
+    Ok(policy.may_ack(&Member::new(primary_alias, TabletType::Primary), &replica))
 }

@@ -45,6 +45,7 @@ vtctld! {
         create_keyspace(CreateKeyspaceRequest) -> CreateKeyspaceResponse: keyspaces::create_keyspace;
         create_shard(CreateShardRequest) -> CreateShardResponse: shards::create_shard;
         delete_tablets(DeleteTabletsRequest) -> DeleteTabletsResponse: tablets::delete_tablets;
+        emergency_reparent_shard(EmergencyReparentShardRequest) -> EmergencyReparentShardResponse: reparent::emergency_reparent_shard;
         find_all_shards_in_keyspace(FindAllShardsInKeyspaceRequest) -> FindAllShardsInKeyspaceResponse: shards::find_all_shards_in_keyspace;
         get_cell_info(GetCellInfoRequest) -> GetCellInfoResponse: cells::get_cell_info;
         get_cell_info_names(GetCellInfoNamesRequest) -> GetCellInfoNamesResponse: cells::get_cell_info_names;
@@ -71,8 +72,6 @@ vtctld! {
         validate_shard(ValidateShardRequest) -> ValidateShardResponse: validate::validate_shard;
     }
     refused {
-        emergency_reparent_shard(EmergencyReparentShardRequest) -> EmergencyReparentShardResponse:
-            "this release moves primaries that are alive (PlannedReparentShard); for a dead one ask vtctld";
         add_cells_alias(AddCellsAliasRequest) -> AddCellsAliasResponse: "ask vtctld for it";
         change_tablet_tags(ChangeTabletTagsRequest) -> ChangeTabletTagsResponse: "ask vtctld for it";
         check_throttler(CheckThrottlerRequest) -> CheckThrottlerResponse: "ask vtctld for it";

@@ -1,0 +1,276 @@
+//! The emergency reparent: the old primary is gone, stuck or cut off (safety rules, sections 1 to 6).
+
+mod apply;
+mod decide;
+mod establish;
+mod fence;
+mod leftover;
+mod scene;
+mod stop;
+mod survey;
+mod undo;
+
+use std::collections::BTreeSet;
+
+use tokio::{task::JoinHandle, time::Instant};
+
+use self::{scene::Scene, stop::Touched};
+use super::{
+    Branch, Edge, Emergency, Promoted, ReparentError, Step,
+    declared::Declared,
+    fitness,
+    journal::{Journal, Stage},
+    lead::{Failed, Followers, How, Lead},
+    resume::term_ns,
+    run::Run,
+};
+use crate::{
+    elect::{Chosen, EmergencyRejection, NoPromotion, Reach},
+    topo::TabletAlias,
+};
+
+/// What the reparent journal and the lock say is done; Vitess writes the same words.
+const ACTION: &str = "EmergencyReparentShard";
+
+/// The whole operation, from the lock to the lock.
+pub(super) async fn emergency(run: &mut Run, request: Emergency) -> Result<Promoted, ReparentError> {
+    let action = request.new_primary.as_ref().map_or_else(|| ACTION.to_owned(), |named| format!("{ACTION}({named})"));
+    run.lock(action).await?;
+    let result = run.emergency_under_lock(&request).await;
+    run.unlock().await;
+    result
+}
+
+/// What would be done, and why; nothing but reads.
+pub(super) async fn preview(run: &mut Run, request: &Emergency) -> Result<Promoted, ReparentError> {
+    let declared = Declared::read(run).await?;
+    check_expected(&declared, request)?;
+    let mut scene = Scene::new(declared, request)?;
+    run.survey(&mut scene, request.wait_for_all_tablets).await;
+    let chosen = scene.elect();
+    run.decision = Some(decide::decision(&scene, &chosen, None));
+    let chosen = chosen?;
+    Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary: scene.old_primary().cloned() })
+}
+
+fn check_expected(declared: &Declared, request: &Emergency) -> Result<(), ReparentError> {
+    match &request.expected_primary {
+        Some(expected) if declared.primary.as_ref() != Some(expected) => Err(ReparentError::ExpectedPrimaryMismatch {
+            shard: declared.shard.clone(),
+            expected: expected.clone(),
+            found: declared.primary.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The closer look at the tablet that will probably be elected, while the others are stopped.
+struct ReadAhead {
+    of: TabletAlias,
+    task: JoinHandle<fitness::Reading>,
+}
+
+/// What may still have to be put back, or is to be taken over by the promotion.
+#[derive(Default)]
+struct Changed {
+    touched: Touched,
+    /// Tablets pointed at the elect already, or on their way.
+    followers: Followers,
+    /// Those of them that have answered.
+    following: BTreeSet<TabletAlias>,
+    /// Tablets that were pointed at another one than the old primary.
+    repointed: BTreeSet<TabletAlias>,
+}
+
+impl Run {
+    async fn emergency_under_lock(&mut self, request: &Emergency) -> Result<Promoted, ReparentError> {
+        self.edge(Step::Survey, Edge::Before).await;
+        let declared = Declared::read(self).await?;
+        check_expected(&declared, request)?;
+        let mut scene = Scene::new(declared, request)?;
+        let left = self.left_behind(&scene, request).await?;
+        self.lift_fences(&scene.declared).await?;
+        if let Some(primary) = left.finished {
+            let old_primary = scene.declared.primary;
+            return Ok(Promoted { branch: Branch::Partial, primary, old_primary });
+        }
+        let asked_at = Instant::now();
+        self.survey(&mut scene, request.wait_for_all_tablets).await;
+        for alias in &left.stopped {
+            // The run that stopped it is dead; before, it ran.
+            scene.learn(alias, |testimony| testimony.was_replicating = true);
+        }
+        let forecast = match scene.elect() {
+            Ok(forecast) => forecast,
+            Err(none) => {
+                self.decision = Some(decide::decision(&scene, &Err(none.clone()), None));
+                self.take_back_leftover(&scene, left).await;
+                return Err(none.into());
+            }
+        };
+        let old_primary = scene.old_primary().cloned();
+        let old = old_primary.as_ref().map(|old| (old, term_ns(&scene.declared, old)));
+        let mut journal = self.journal(Stage::Demoting, &forecast.elect, old);
+        journal.stopped_io = scene.may_stop().union(&left.stopped).map(ToString::to_string).collect();
+        self.edge(Step::Survey, Edge::After).await;
+        self.intend(Step::Stop, &journal).await?;
+        self.edge(Step::Stop, Edge::Before).await;
+        self.demoted_at = Some(asked_at);
+        let mut changed = Changed::default();
+        changed.touched.stopped.extend(left.stopped);
+        let reading = self.read_fitness(&scene.declared, &forecast.elect);
+        self.stop_everybody(&mut scene, &mut changed.touched, request.wait_for_all_tablets, asked_at).await;
+        self.edge(Step::Stop, Edge::After).await;
+        match self.prepare(&mut scene, request, &mut changed, &mut journal, reading).await {
+            Ok(chosen) => self.promote_chosen(&scene, request, changed, journal, chosen).await,
+            Err(error) => {
+                if let ReparentError::NoPromotion(none) = &error {
+                    self.decision = Some(decide::decision(&scene, &Err((**none).clone()), None));
+                }
+                Err(self.put_back(&scene, changed, &journal, error).await)
+            }
+        }
+    }
+
+    fn read_fitness(&self, declared: &Declared, elect: &TabletAlias) -> ReadAhead {
+        let (tablets, call) = (self.hands.tablets.clone(), self.short());
+        let tablet = declared.tablet(elect).cloned().unwrap_or_default();
+        let task = self.hands.tasks.spawn(async move { fitness::read(&*tablets, &tablet, call).await });
+        ReadAhead { of: elect.clone(), task }
+    }
+
+    /// Everything between the stop and the point of no return: who it is, that it holds everything, that it is fit, that it will be
+    /// acknowledged, and the intent.
+    async fn prepare(
+        &mut self,
+        scene: &mut Scene,
+        request: &Emergency,
+        changed: &mut Changed,
+        journal: &mut Journal,
+        reading: ReadAhead,
+    ) -> Result<Chosen, ReparentError> {
+        self.edge(Step::Apply, Edge::Before).await;
+        let mut reading = Some(reading);
+        let mut fit = BTreeSet::new();
+        let chosen = loop {
+            let chosen = self.make_complete(scene, &mut changed.repointed, request.wait_replicas_timeout).await?;
+            if !fit.contains(&chosen.elect) {
+                let checked = match reading.take().filter(|reading| reading.of == chosen.elect) {
+                    Some(ReadAhead { task, .. }) => match task.await {
+                        Ok(reading) => self.judge_fitness(&scene.declared, &chosen.elect, reading).await,
+                        Err(_) => self.check_fitness(&scene.declared, &chosen.elect).await,
+                    },
+                    None => self.check_fitness(&scene.declared, &chosen.elect).await,
+                };
+                match checked {
+                    Err(ReparentError::Unfit { elect, reason }) => {
+                        self.warn(format!("{elect} must not become primary: {reason}"));
+                        scene.learn(&elect, |testimony| testimony.unfit = Some(reason));
+                        continue;
+                    }
+                    other => other?,
+                }
+                fit.insert(chosen.elect.clone());
+            }
+            if self.establish(scene, &chosen, changed, request.wait_replicas_timeout).await {
+                break chosen;
+            }
+        };
+        self.edge(Step::Apply, Edge::After).await;
+        if self.cancel.is_cancelled() {
+            return Err(ReparentError::Cancelled { elect: chosen.elect });
+        }
+        journal.elect = chosen.elect.to_string();
+        journal.fenced = changed.touched.fenced.iter().map(ToString::to_string).collect();
+        self.intend(Step::Promote, &journal.at(Stage::Promoting)).await?;
+        Ok(chosen)
+    }
+
+    /// From here on there is only forward.
+    async fn promote_chosen(
+        &mut self,
+        scene: &Scene,
+        request: &Emergency,
+        changed: Changed,
+        journal: Journal,
+        chosen: Chosen,
+    ) -> Result<Promoted, ReparentError> {
+        self.decision = Some(decide::decision(scene, &Ok(chosen.clone()), Some(self.is_locked())));
+        for caveat in decide::caveats(&chosen) {
+            self.warn(caveat);
+        }
+        for (alias, why) in chosen.rejected.iter().filter(|(_, why)| **why != EmergencyRejection::NotNamed) {
+            self.say(format!("{alias} was not elected: {why}"));
+        }
+        for (alias, errant) in &chosen.errant {
+            self.warn(format!("{alias} has errant transactions and will not follow: {errant}"));
+        }
+        self.say(format!(
+            "elected {} (emergency, policy {}); {}",
+            chosen.elect,
+            scene.declared.policy.name(),
+            decide::because(&chosen)
+        ));
+        let is_reached = |alias: &TabletAlias| {
+            scene.tablets.get(alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_)))
+        };
+        let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
+        let ran = |alias: &TabletAlias| scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
+        let force = scene.declared.tablets.keys().filter(|alias| ran(alias)).cloned().collect();
+        let fenced = changed.touched.fenced;
+        let lead = Lead {
+            stragglers: stragglers.clone(),
+            left_alone: scene.wish.ignored.clone(),
+            followers: changed.followers,
+            following: changed.following,
+            fenced: fenced.clone(),
+            tolerant: true,
+            bystanders: scene.declared.tablets.keys().cloned().collect(),
+            force,
+            ..Lead::new(&scene.declared, &chosen.elect, How::Promote, request.wait_replicas_timeout, ACTION)
+        };
+        let result = match self.lead(lead).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Standing(error @ ReparentError::ReplicasFailed { .. })) => Err(error),
+            Err(Failed::Standing(error)) => return Err(error),
+            Err(Failed::NotPromoted { error, .. }) => return Err(self.say_what_is(&chosen.elect, error).await),
+        };
+        self.edge(Step::Follow, Edge::After).await;
+        self.wait_for_shard_record(&chosen.elect).await;
+        self.edge(Step::Finish, Edge::Before).await;
+        let fenced = self.lift_those_that_follow(scene, &fenced, &stragglers).await;
+        self.close(&journal.leaving(&fenced)).await;
+        self.edge(Step::Finish, Edge::After).await;
+        result?;
+        let old_primary = scene.old_primary().cloned();
+        Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary })
+    }
+}
+
+impl Run {
+    /// Lifts the fences of tablets that answered; the others are the duty of whoever sees them follow.
+    async fn lift_those_that_follow(
+        &mut self,
+        scene: &Scene,
+        fenced: &BTreeSet<TabletAlias>,
+        stragglers: &BTreeSet<TabletAlias>,
+    ) -> BTreeSet<TabletAlias> {
+        let mut left = fenced.clone();
+        for alias in fenced.difference(stragglers) {
+            let Some(tablet) = scene.declared.tablet(alias) else { continue };
+            match self.lift(tablet).await {
+                Ok(()) => {
+                    left.remove(alias);
+                }
+                Err(error) => self.warn(format!("the clients of {alias} are still cut off (offline_mode): {error}")),
+            }
+        }
+        left
+    }
+}
+
+impl From<NoPromotion> for ReparentError {
+    fn from(none: NoPromotion) -> Self {
+        Self::NoPromotion(Box::new(none))
+    }
+}

@@ -1,0 +1,270 @@
+//! Taking the old primary its power to commit: demoted first, fenced where it does not answer, its ackers proven stopped (safety rules,
+//! sections 2 and 3).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    fence::{Sent, SentDirectly},
+    scene::{Scene, is_io_stopped, is_replicating, read_status},
+    survey::{Asked, collect},
+};
+use crate::{
+    elect::Reach,
+    mysql::Position,
+    pb::{
+        replicationdata::{PrimaryStatus, Status, StopReplicationMode},
+        topodata::Tablet,
+    },
+    reparent::{dba::STOP_IO, run::Run},
+    tablet::{Call, TabletError, TabletErrorKind, TabletManager},
+    topo::TabletAlias,
+};
+
+/// How long an old primary's demotion is waited for, counted from the first question that it was asked. It is never cancelled.
+const DEMOTION_PATIENCE: Duration = Duration::from_millis(400);
+/// How long a fence is waited for; that it is set is proven only by its answer.
+const FENCE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What a tablet did when it was to be stopped.
+enum Stopped {
+    Replica(Box<(Status, Status)>),
+    Demoted(PrimaryStatus),
+    Failed(TabletError),
+    /// The IO thread does not stop.
+    StillRuns(String),
+}
+
+/// A demotion that is under way.
+type Demotion = JoinHandle<Result<PrimaryStatus, TabletError>>;
+
+/// A fence that is under way.
+enum Fencing {
+    Tablet(Sent),
+    Directly(SentDirectly),
+}
+
+fn is_demoted(scene: &Scene, alias: &TabletAlias) -> bool {
+    scene.tablets.get(alias).is_some_and(|testimony| testimony.reach == Reach::Demoted)
+}
+
+/// What was sent and must be known of later.
+#[derive(Default)]
+pub(super) struct Touched {
+    /// Tablets that were sent a demotion.
+    pub demoted: BTreeSet<TabletAlias>,
+    /// Tablets that were sent `offline_mode`: whoever sees them follow the new primary lifts it.
+    pub fenced: BTreeSet<TabletAlias>,
+    /// Replicas whose IO thread may be stopped now.
+    pub stopped: BTreeSet<TabletAlias>,
+}
+
+impl Run {
+    /// Demotes whoever acts as a primary, then stops the replicas. What is proven thereafter stands in the scene.
+    pub(super) async fn stop_everybody(&mut self, scene: &mut Scene, touched: &mut Touched, all: bool, asked_at: Instant) {
+        let primaries: Vec<_> = scene.asked().filter(|(alias, _)| scene.acts_as_primary(alias)).collect();
+        let primaries: Vec<_> = primaries.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        for (alias, tablet) in &primaries {
+            if scene.commits_hang(alias) && !scene.gone.contains(alias) {
+                self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
+                touched.fenced.insert(alias.clone());
+                let fence = self.fence(tablet);
+                let _in_time = timeout_at(asked_at + DEMOTION_PATIENCE, fence).await;
+            }
+        }
+        let demotions: Vec<_> =
+            primaries.iter().map(|(alias, tablet)| (alias.clone(), self.send_forced_demotion(tablet))).collect();
+        touched.demoted.extend(primaries.iter().map(|(alias, _)| alias.clone()));
+        let patience = if all { Instant::now() + self.remote() } else { asked_at + DEMOTION_PATIENCE };
+        let mut late = Vec::new();
+        for (alias, mut demotion) in demotions {
+            // A server that is gone for certain has nothing to be waited for: its demotion fails while the others are stopped.
+            let limit = if scene.gone.contains(&alias) && !all { Instant::now() + FENCE_PATIENCE } else { patience };
+            match timeout_at(limit, &mut demotion).await {
+                Ok(answer) => self.demoted(scene, &alias, answer.ok()),
+                Err(_) => late.push((alias, demotion)),
+            }
+        }
+        let fences = self.fence_the_silent(scene, touched, &primaries, &late);
+        self.stop_replicas(scene, touched, all).await;
+        self.last_words(scene, late, fences).await;
+    }
+
+    /// A demotion in a task that outlives the step: cut off half-way, a vttablet reopens its query service with semi-sync off.
+    fn send_forced_demotion(&self, tablet: &Tablet) -> Demotion {
+        let (tablets, call, tablet) = (self.hands.tablets.clone(), self.short(), tablet.clone());
+        self.hands.tasks.spawn(async move { tablets.demote_primary(&tablet, true, call).await })
+    }
+
+    fn demoted(&mut self, scene: &mut Scene, alias: &TabletAlias, answer: Option<Result<PrimaryStatus, TabletError>>) {
+        let Some(answer) = answer else { return };
+        match answer.map(|status| (Position::decode(&status.position), status)) {
+            Ok((Ok(position), status)) => {
+                self.say(format!("{alias} is demoted at {}", status.position));
+                scene.learn(alias, |testimony| {
+                    testimony.reach = Reach::Demoted;
+                    testimony.server_uuid = status.server_uuid.parse().ok().or(testimony.server_uuid);
+                    if !testimony.is_replica {
+                        (testimony.received, testimony.executed) = (position.clone(), position);
+                    }
+                });
+            }
+            Ok((Err(error), _)) => self.lost_sight(scene, alias, format!("its position cannot be understood: {error}")),
+            Err(error) => self.lost_sight(scene, alias, error.to_string()),
+        }
+    }
+
+    fn lost_sight(&mut self, scene: &mut Scene, alias: &TabletAlias, reason: String) {
+        self.warn(format!("{alias} is not demoted: {reason}"));
+        scene.unreached(alias, reason);
+    }
+
+    /// Those who are not demoted in time are cut off from their clients. The statement goes out before the promotion and stays queued,
+    /// so that a frozen server does it first of all when it thaws.
+    fn fence_the_silent(
+        &mut self,
+        scene: &mut Scene,
+        touched: &mut Touched,
+        primaries: &[(TabletAlias, Tablet)],
+        late: &[(TabletAlias, Demotion)],
+    ) -> Vec<(TabletAlias, Fencing)> {
+        let mut fences: Vec<(TabletAlias, Fencing)> = Vec::new();
+        for (alias, tablet) in
+            primaries.iter().filter(|(alias, _)| !is_demoted(scene, alias) && !scene.mysqld_down.contains(alias))
+        {
+            if late.iter().any(|(late, _)| late == alias) {
+                self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
+                fences.push((alias.clone(), Fencing::Tablet(self.fence(tablet))));
+            }
+            fences.extend(self.fence_directly(tablet).map(|fence| (alias.clone(), Fencing::Directly(fence))));
+        }
+        for (alias, _) in late {
+            scene.unreached(alias, "its demotion has not answered yet, which proves nothing".to_owned());
+        }
+        touched.fenced.extend(fences.iter().map(|(alias, _)| alias.clone()));
+        fences
+    }
+
+    /// Looks a last time at what had not answered: meanwhile the replicas were stopped.
+    async fn last_words(&mut self, scene: &mut Scene, late: Vec<(TabletAlias, Demotion)>, fences: Vec<(TabletAlias, Fencing)>) {
+        let limit = Instant::now() + FENCE_PATIENCE;
+        for (alias, fence) in fences {
+            // Where the proof does without it nobody waits.
+            let end = if scene.elect().is_ok() { Instant::now() } else { limit };
+            let fenced = match fence {
+                Fencing::Tablet(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(())))),
+                Fencing::Directly(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(_)))),
+            };
+            if fenced {
+                self.say(format!("{alias} is fenced: it accepts no client any more"));
+                scene.learn(&alias, |testimony| testimony.reach = Reach::Fenced);
+            }
+        }
+        for (alias, demotion) in late {
+            if let Some(answer) = demotion.now_or_never() {
+                self.demoted(scene, &alias, answer.ok());
+            }
+        }
+    }
+
+    async fn stop_replicas(&mut self, scene: &mut Scene, touched: &mut Touched, all: bool) {
+        let replicas: Vec<_> =
+            scene.asked().filter(|(alias, _)| !touched.demoted.contains(*alias) || scene.is_replica(alias)).collect();
+        let replicas: Vec<_> = replicas.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        let mut calls: Vec<Asked<'_, Stopped>> = Vec::new();
+        for (alias, tablet) in replicas {
+            touched.stopped.insert(alias.clone());
+            let (tablets, call) = (self.hands.tablets.clone(), self.short());
+            // In a task of its own: a stop that was sent and is not waited for must not be cut off half-way.
+            let task = self.hands.tasks.spawn(async move { stop(&*tablets, &tablet, call).await });
+            let answer = async move { (alias, task.await.unwrap_or_else(|error| Stopped::StillRuns(error.to_string()))) };
+            calls.push(answer.boxed());
+        }
+        let mut said = Vec::new();
+        collect(calls, |alias, stopped| {
+            if let Some(line) = hear(scene, touched, &alias, stopped) {
+                said.push(line);
+            }
+            !all && scene.elect().is_ok()
+        })
+        .await;
+        for line in said {
+            self.warn(line);
+        }
+    }
+}
+
+/// Takes in what became of a stop; a line where it did not succeed.
+fn hear(scene: &mut Scene, touched: &mut Touched, alias: &TabletAlias, stopped: Stopped) -> Option<String> {
+    let reason = match stopped {
+        Stopped::Replica(statuses) => {
+            let (before, after) = *statuses;
+            let mut read = Ok(());
+            scene.learn(alias, |testimony| {
+                testimony.was_replicating |= is_replicating(&before);
+                testimony.backup_running |= before.backup_running;
+                read = read_status(testimony, &after);
+                testimony.reach = if testimony.reach == Reach::Demoted { Reach::Demoted } else { Reach::Stopped };
+            });
+            match read {
+                Ok(()) => return None,
+                Err(error) => format!("its position cannot be understood: {error}"),
+            }
+        }
+        Stopped::Demoted(status) => match Position::decode(&status.position) {
+            Ok(position) => {
+                touched.demoted.insert(alias.clone());
+                touched.stopped.remove(alias);
+                scene.learn(alias, |testimony| {
+                    testimony.reach = Reach::Demoted;
+                    testimony.is_replica = false;
+                    (testimony.received, testimony.executed) = (position.clone(), position);
+                });
+                return None;
+            }
+            Err(error) => format!("its position cannot be understood: {error}"),
+        },
+        Stopped::Failed(error) => error.to_string(),
+        Stopped::StillRuns(reason) => reason,
+    };
+    let line = format!("{alias} was not stopped: {reason}");
+    scene.unreached(alias, reason);
+    Some(line)
+}
+
+/// Stops a replica's IO thread and sees that it is stopped. A vttablet leaves one that is connecting with an error as it is, and answers
+/// that all is well; such a thread connects as soon as the old primary is back.
+async fn stop(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Stopped {
+    let answer = tablets.stop_replication_and_get_status(tablet, StopReplicationMode::Iothreadonly, call).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) if error.kind == TabletErrorKind::NotReplica => {
+            return match tablets.demote_primary(tablet, true, call).await {
+                Ok(status) => Stopped::Demoted(status),
+                Err(error) => Stopped::Failed(error),
+            };
+        }
+        Err(error) => return Stopped::Failed(error),
+    };
+    let before = answer.before.clone().or_else(|| answer.after.clone()).unwrap_or_default();
+    if let Some(after) = answer.after.filter(is_io_stopped) {
+        return Stopped::Replica(Box::new((before, after)));
+    }
+    let stopped = match tablets.execute_fetch_as_dba(tablet, STOP_IO, 1, call).await {
+        Ok(_) => Ok(()),
+        Err(_) => tablets.stop_replication(tablet, call).await,
+    };
+    if let Err(error) = stopped {
+        return Stopped::Failed(error);
+    }
+    match tablets.replication_status(tablet, call).await {
+        Ok(after) if is_io_stopped(&after) => Stopped::Replica(Box::new((before, after))),
+        Ok(_) => Stopped::StillRuns("its IO thread runs after it was stopped".to_owned()),
+        Err(error) => Stopped::Failed(error),
+    }
+}

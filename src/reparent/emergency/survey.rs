@@ -1,0 +1,65 @@
+//! Asking everybody, and waiting no longer than it takes to know enough.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
+
+use super::scene::{Answer, Scene};
+use crate::{
+    pb::topodata::Tablet,
+    reparent::run::Run,
+    tablet::{Call, TabletManager},
+    topo::TabletAlias,
+};
+
+/// How long the others are waited for once enough is known.
+const GRACE: Duration = Duration::from_millis(50);
+/// Pages in the buffer pool.
+const BUFFER_POOL_PAGES: &str = "Innodb_buffer_pool_pages_data";
+
+/// One tablet's answer that is under way.
+pub(super) type Asked<'a, T> = BoxFuture<'a, (TabletAlias, T)>;
+
+/// Waits for answers until all are there, or enough is known and a moment has passed. `hear` takes one in and says whether it is enough.
+pub(super) async fn collect<T>(calls: Vec<Asked<'_, T>>, mut hear: impl FnMut(TabletAlias, T) -> bool) {
+    let mut calls: FuturesUnordered<_> = calls.into_iter().collect();
+    let mut end = None;
+    loop {
+        let next = match end {
+            None => calls.next().await,
+            Some(end) => timeout_at(end, calls.next()).await.unwrap_or(None),
+        };
+        let Some((alias, answer)) = next else { return };
+        if hear(alias, answer) && end.is_none() {
+            end = Some(Instant::now() + GRACE);
+        }
+    }
+}
+
+impl Run {
+    /// Asks everybody what they are. Changes nothing.
+    pub(super) async fn survey(&self, scene: &mut Scene, all: bool) {
+        let call = Call::read(self.remote());
+        let tablets = &*self.hands.tablets;
+        let asked: Vec<_> = scene.asked().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        let calls = asked.iter().map(|(alias, tablet)| async move { (alias.clone(), ask(tablets, tablet, call).await) }.boxed());
+        collect(calls.collect(), |alias, answer| {
+            scene.hear(&alias, answer);
+            !all && scene.elect().is_ok()
+        })
+        .await;
+    }
+}
+
+/// Everything that an election wants to know of a tablet, and that can be read.
+async fn ask(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Answer {
+    let pages = async {
+        let values = tablets.global_status_vars(tablet, &[BUFFER_POOL_PAGES], call).await.ok()?;
+        values.get(BUFFER_POOL_PAGES)?.parse().ok()
+    };
+    let known = async { tokio::join!(tablets.full_status(tablet, call), tablets.read_reparent_journal_info(tablet, call)) };
+    let (known, pages) = tokio::join!(known, pages);
+    // Pages only break ties, so a count that is not there counts as none.
+    Answer { full: known.0, rows: known.1, pages: pages.unwrap_or(0) }
+}

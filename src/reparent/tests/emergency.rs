@@ -1,0 +1,250 @@
+//! The old primary is gone, stuck or cut off.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{DieAt, Edge, Emergency, Step, emergency::emergency, run::Run},
+    server::Server,
+    *,
+};
+use crate::pb::topodata::TabletType;
+
+fn now() -> Emergency {
+    Emergency {
+        new_primary: None,
+        ignore_replicas: Default::default(),
+        expected_primary: None,
+        wait_replicas_timeout: Duration::from_secs(10),
+        prevent_cross_cell: false,
+        wait_for_all_tablets: false,
+        accept_loss: None,
+        choose_side: false,
+        allow_not_established: false,
+        allow_unfenced: true,
+    }
+}
+
+/// A primary with three replicas; the first of them has the most.
+async fn four(policy: &'static str) -> Arc<World> {
+    World::new(
+        policy,
+        [
+            ("z1-100", Server::primary('A', "A:1-10")),
+            ("z1-101", Server::replica('B', "z1-100", "A:1-10")),
+            ("z1-102", Server::replica('C', "z1-100", "A:1-9")),
+            ("z1-103", Server::replica('D', "z1-100", "A:1-9")),
+        ],
+    )
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_advanced_replica_takes_over_from_a_dead_mysqld() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert_eq!(promoted(&outcome).old_primary, Some(alias("z1-100")));
+    world.check("z1-101").await;
+    let decision = outcome.decision.unwrap();
+    assert!(decision.proofs.iter().all(|proof| proof.holds) && decision.proofs.len() == 4, "{decision:#?}");
+    // The thread was connecting with an error: the stop alone would have left it so.
+    assert_eq!(
+        world.changes("z1-102"),
+        [
+            "StopReplicationAndGetStatus",
+            "ExecuteFetchAsDba STOP REPLICA IO_THREAD",
+            "SetReplicationSource z1-0000000101 ack force"
+        ]
+    );
+    assert_eq!(world.changes("z1-101").last().map(String::as_str), Some("PopulateReparentJournal EmergencyReparentShard"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_answers_is_demoted_before_anybody_is_stopped() {
+    let world = four("semi_sync").await;
+    world.lock().replicate();
+    let outcome = world.emergency(Emergency { new_primary: Some(alias("z1-102")), ..now() }).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-102"));
+    let calls = world.lock().calls.clone();
+    let first = |method: &str| calls.iter().position(|(_, called, _)| *called == method).unwrap();
+    assert!(first("DemotePrimary") < first("StopReplicationAndGetStatus"));
+    world.check("z1-102").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_primary_costs_less_than_half_a_second_and_acknowledges_nothing_when_it_thaws() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.frozen = true);
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(outcome.took < Duration::from_millis(600), "{:?}", outcome.took);
+    world.check("z1-101").await;
+    world.change("z1-100", |server| server.frozen = false);
+    let acked = world.lock().write(&alias("z1-100"));
+    assert!(!acked, "a thawed primary acknowledged a write");
+    // What was queued there is done as soon as it thaws: demoted, fenced, following.
+    world.comes_true(|inner| inner.servers[&alias("z1-100")].replicates_from(&alias("z1-101"))).await;
+    world.comes_true(|inner| !inner.servers[&alias("z1-100")].offline).await;
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acker_that_does_not_answer_may_still_acknowledge_and_so_nothing_is_touched() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.down = true);
+    world.change("z1-103", |server| server.down = true);
+    let error = error(world.emergency(now()).await);
+    assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    assert!(error.to_string().contains("z1-0000000103"), "{error}");
+    assert!(world.untouched(), "{:?}", world.lock().calls);
+    assert!(world.lock_is_free().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_may_go_on_without_a_fence_where_no_policy_asks_for_ackers() {
+    let world = four("none").await;
+    world.change("z1-100", |server| server.down = true);
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(outcome.events.iter().any(|event| event.warning && event.text.contains("z1-0000000100")), "{:#?}", outcome.events);
+    world.check("z1-101").await;
+    let world = four("none").await;
+    world.change("z1-100", |server| server.down = true);
+    let error = error(world.emergency(Emergency { allow_unfenced: false, ..now() }).await);
+    assert!(error.to_string().contains("z1-0000000100"), "{error}");
+    assert!(world.untouched());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_log_is_applied_before_its_server_is_promoted() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.change("z1-101", |server| {
+        server.sql = false;
+        server.executed = super::server::gtids("A:1-7");
+    });
+    let later = world.clone();
+    world.tasks.spawn(async move {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        later.change("z1-101", |server| server.sql = true);
+        later.lock().replicate();
+    });
+    let error = error(world.emergency(now()).await);
+    assert!(error.to_string().contains("z1-0000000101"), "it alone has A:10, and it does not apply: {error}");
+    assert!(world.server("z1-102").io && world.server("z1-103").io, "replication runs again");
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(promoted(&world.emergency(now()).await).primary, alias("z1-101"));
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_never_promoted_hands_on_what_it_alone_has() {
+    let world = World::new(
+        "semi_sync_with_rdonly_ack",
+        [
+            ("z1-100", Server::primary('A', "A:1-10").down()),
+            ("z1-101", Server::replica('B', "z1-100", "A:1-9")),
+            ("z1-102", Server::replica('C', "z1-100", "A:1-10").of_type(TabletType::Rdonly)),
+        ],
+    )
+    .await;
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    world.check("z1-101").await;
+    assert!(world.changes("z1-101")[2].starts_with("SetReplicationSource z1-0000000102"), "{:?}", world.changes("z1-101"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_anybody_to_acknowledge_nobody_is_promoted_unless_a_person_allows_it() {
+    let shard = || async {
+        let world = four("semi_sync").await;
+        world.change("z1-100", |server| server.mysqld_down = true);
+        for name in ["z1-102", "z1-103"] {
+            world.change(name, |server| server.executed = super::server::gtids(&format!("A:1-9,{}:1", server.letter)));
+            world.change(name, |server| server.received = server.executed.clone());
+        }
+        world
+    };
+    let world = shard().await;
+    let error = error(world.emergency(now()).await);
+    assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    assert!(world.untouched());
+    let world = shard().await;
+    let outcome = world.emergency(Emergency { allow_not_established: true, ..now() }).await;
+    // The journal row waits for an acknowledgement that nobody gives, and that is said; the promotion stands.
+    assert!(matches!(outcome.result, Err(ReparentError::After { .. })), "{:?}", outcome.result);
+    assert!(world.server("z1-101").writable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acker_that_cannot_be_pointed_at_the_elect_does_not_count() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.fault("z1-102", "SetReplicationSource", Fault::Error, 100);
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"), "the other one acknowledges");
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    for name in ["z1-102", "z1-103"] {
+        world.fault(name, "SetReplicationSource", Fault::Error, 100);
+    }
+    let error = error(world.emergency(now()).await);
+    assert!(error.to_string().contains("z1-0000000101"), "{error}");
+    assert!(!world.server("z1-101").writable(), "nothing was promoted");
+    assert!(["z1-101", "z1-102", "z1-103"].iter().all(|name| world.server(name).io), "replication runs again");
+    assert!(world.lock_is_free().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_input_is_refused_before_anything_is_asked() {
+    let world = four("semi_sync").await;
+    let unknown = alias("z9-999");
+    for (request, code) in [
+        (Emergency { new_primary: Some(unknown.clone()), ..now() }, tonic::Code::NotFound),
+        (Emergency { ignore_replicas: [unknown].into(), ..now() }, tonic::Code::NotFound),
+        (
+            Emergency { new_primary: Some(alias("z1-101")), ignore_replicas: [alias("z1-101")].into(), ..now() },
+            tonic::Code::InvalidArgument,
+        ),
+        (Emergency { choose_side: true, ..now() }, tonic::Code::InvalidArgument),
+        (Emergency { expected_primary: Some(alias("z1-101")), ..now() }, tonic::Code::FailedPrecondition),
+    ] {
+        let error = error(world.emergency(request).await);
+        assert_eq!(error.code(), code, "{error}");
+    }
+    assert!(world.lock().calls.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_reads_and_takes_no_lock() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    let outcome = world.hands().emergency_preview(&world.shard, now()).await;
+    assert_eq!(outcome.decision.unwrap().elect, Some(alias("z1-101")));
+    let outcome = world.hands().planned_preview(&world.shard, to("z1-101")).await;
+    assert!(outcome.decision.unwrap().refusal.unwrap().contains("z1-0000000100"));
+    assert!(world.untouched() && world.lock_is_free().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_after_an_elector_that_died_at_any_step_finishes_its_work() {
+    for step in Step::EMERGENCY {
+        for edge in [Edge::Before, Edge::After] {
+            let world = four("semi_sync").await;
+            world.change("z1-100", |server| server.mysqld_down = true);
+            let died = DieAt { step, edge };
+            let mut run = Run::new(world.hands_that_die(Some(died)), world.shard.clone(), CancellationToken::new());
+            let ended = tokio::time::timeout(Duration::from_secs(60), emergency(&mut run, now())).await;
+            assert!(ended.is_err(), "{died:?} was never reached: {ended:?}");
+            drop(run);
+            assert!(world.lock_is_free().await);
+            let outcome = world.emergency(now()).await;
+            assert!(outcome.result.is_ok(), "{step} {edge:?}: {:?}\n{:#?}", outcome.result, outcome.events);
+            let primary = promoted(&outcome).primary.to_string();
+            world.check(&primary).await;
+        }
+    }
+}
