@@ -313,6 +313,7 @@ fn describe(tablet: &mut Testimony, word: &str) {
         ("pool", pages) => tablet.buffer_pool_pages = pages.parse().unwrap(),
         ("apply_failed", _) => tablet.apply_failed = Some("Error 1062: duplicate entry".to_owned()),
         ("follow_failed", _) => tablet.follow_failed = Some("connection refused".to_owned()),
+        ("unfit", _) => tablet.unfit = Some("its clock is 3 s behind the newest primary term".to_owned()),
         ("version", text) => {
             let mut parts = text.split('.').map(|part| part.parse().unwrap());
             let mut next = || parts.next().unwrap();

@@ -140,8 +140,8 @@ fn left_behind(view: &View<'_>, histories: &Histories<'_>, target: &Target<'_>) 
                 Some(why) => (received.clone(), why),
                 None => continue,
             },
-            Standing::Errant(errant) => {
-                (beyond(received, &Position::Gtid(errant.clone())), EmergencyRejection::Errant(errant.clone()))
+            Standing::Errant { all, doubtful } => {
+                (beyond(received, &Position::Gtid(all.subtract(doubtful))), EmergencyRejection::Errant(all.clone()))
             }
             // A person has decided about it.
             Standing::Out(EmergencyRejection::OtherSide(_)) => continue,

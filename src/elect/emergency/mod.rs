@@ -8,6 +8,8 @@ pub(crate) mod cases;
 mod complete;
 mod evidence;
 mod history;
+#[cfg(test)]
+mod properties;
 mod rank;
 mod refusal;
 mod revoke;

@@ -52,6 +52,8 @@ pub enum EmergencyRejection {
     NoBinaryLog,
     /// GTIDs are off.
     NoGtids,
+    /// A closer look found that it must not be primary now; the reason.
+    Unfit(String),
     /// It runs a newer MySQL than a replica that would have to follow it.
     NewerMysql {
         /// That replica.
@@ -98,6 +100,7 @@ impl fmt::Display for EmergencyRejection {
             Self::NotApplied(reason) => write!(f, "it could not apply what it has received: {reason}"),
             Self::NoBinaryLog => f.write_str("its binary log is off"),
             Self::NoGtids => f.write_str("its gtid_mode is not ON"),
+            Self::Unfit(reason) => f.write_str(reason),
             Self::NewerMysql { than } => write!(f, "its MySQL is newer than that of {than}, which could not follow it"),
             Self::Purged { stranded, missing } => write!(f, "it has purged {missing}, which {stranded} lacks"),
             Self::CannotCopy { from, missing } => write!(f, "it lacks {missing}, which {from} has purged"),
@@ -349,6 +352,7 @@ impl NoPromotion {
             _ => Code::FailedPrecondition,
         }
     }
+
     /// The kind of refusal as a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {

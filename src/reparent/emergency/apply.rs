@@ -35,7 +35,22 @@ impl Run {
         wait: Duration,
     ) -> Result<Chosen, ReparentError> {
         loop {
-            let chosen = scene.elect()?;
+            let chosen = match scene.elect() {
+                Ok(chosen) => chosen,
+                Err(none) => {
+                    // Once these have applied what they received, their journals may tell another story.
+                    let pending = none.pending().into_iter().flatten();
+                    let pending: Vec<_> = pending.filter(|alias| may_apply(scene, alias)).cloned().collect();
+                    if pending.is_empty() {
+                        return Err(none.into());
+                    }
+                    for alias in &pending {
+                        let one = std::slice::from_ref(alias);
+                        self.let_apply(scene, one, one, wait).await?;
+                    }
+                    continue;
+                }
+            };
             let waiting: Vec<_> = match &chosen.source {
                 Some(source) => vec![source.clone()],
                 None => chosen.equals.clone(),
@@ -205,6 +220,11 @@ impl Run {
 /// Whether nothing received is left to apply.
 fn has_applied(scene: &Scene, alias: &TabletAlias) -> bool {
     scene.tablets.get(alias).is_none_or(|testimony| testimony.executed.contains(&testimony.received))
+}
+
+/// Whether something is left to apply, and nothing has shown that it cannot be.
+fn may_apply(scene: &Scene, alias: &TabletAlias) -> bool {
+    !has_applied(scene, alias) && scene.tablets.get(alias).is_some_and(|testimony| testimony.apply_failed.is_none())
 }
 
 fn holds(scene: &Scene, alias: &TabletAlias, position: &Position) -> bool {

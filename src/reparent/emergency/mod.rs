@@ -100,9 +100,11 @@ impl Run {
             // The run that stopped it is dead; before, it ran.
             scene.learn(alias, |testimony| testimony.was_replicating = true);
         }
-        let forecast = match scene.elect() {
-            Ok(forecast) => forecast,
-            Err(none) => {
+        let forecast = match scene.elect().map_err(|none| (none.pending().and_then(BTreeSet::first).cloned(), none)) {
+            Ok(forecast) => forecast.elect,
+            // It has to apply what it received before anything can be said; that it may do.
+            Err((Some(pending), _)) => pending,
+            Err((None, none)) => {
                 self.decision = Some(decide::decision(&scene, &Err(none.clone()), None));
                 self.take_back_leftover(&scene, left).await;
                 return Err(none.into());
@@ -110,7 +112,7 @@ impl Run {
         };
         let old_primary = scene.old_primary().cloned();
         let old = old_primary.as_ref().map(|old| (old, term_ns(&scene.declared, old)));
-        let mut journal = self.journal(Stage::Demoting, &forecast.elect, old);
+        let mut journal = self.journal(Stage::Demoting, &forecast, old);
         journal.stopped_io = scene.may_stop().union(&left.stopped).map(ToString::to_string).collect();
         self.edge(Step::Survey, Edge::After).await;
         self.intend(Step::Stop, &journal).await?;
@@ -118,7 +120,7 @@ impl Run {
         self.demoted_at = Some(asked_at);
         let mut changed = Changed::default();
         changed.touched.stopped.extend(left.stopped);
-        let reading = self.read_fitness(&scene.declared, &forecast.elect);
+        let reading = self.read_fitness(&scene.declared, &forecast);
         self.stop_everybody(&mut scene, &mut changed.touched, request.wait_for_all_tablets, asked_at).await;
         self.edge(Step::Stop, Edge::After).await;
         match self.prepare(&mut scene, request, &mut changed, &mut journal, reading).await {

@@ -93,6 +93,11 @@ impl Scene {
         elect_emergency(&evidence, &self.wish)
     }
 
+    /// Whether enough is known to go on: somebody can be elected, or somebody has to apply what it received before that can be told.
+    pub fn is_enough(&self) -> bool {
+        self.elect().map_or_else(|none| none.pending().is_some(), |_| true)
+    }
+
     /// Changes what is known of a tablet.
     pub fn learn(&mut self, alias: &TabletAlias, change: impl FnOnce(&mut Testimony)) {
         if let Some(testimony) = self.tablets.get_mut(alias) {

@@ -190,7 +190,7 @@ impl Run {
             if let Some(line) = hear(scene, touched, &alias, stopped) {
                 said.push(line);
             }
-            !all && scene.elect().is_ok()
+            !all && scene.is_enough()
         })
         .await;
         for line in said {
