@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
-        let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --instance-poll-time 5s";
+        let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --recovery-poll-duration 1s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
         let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
-        assert_eq!(ignored, ["--instance-poll-time"]);
+        assert_eq!(ignored, ["--recovery-poll-duration"]);
     }
 }

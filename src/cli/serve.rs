@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     config::{GoDuration, Settings},
     metrics::Metrics,
+    mysql::fence::DirectFence,
     reparent::{DieAt, ReparentSettings},
     serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
@@ -81,6 +82,7 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
     }
+    let fence = settings.fence.clone().map(DirectFence::new);
     let settings = ReparentSettings {
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,
@@ -88,7 +90,11 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
         who: who(settings.grpc.port),
         die_at,
     };
-    Ok(Parts::new(topo, tablets, settings, metrics))
+    let mut parts = Parts::new(topo, tablets, settings, metrics);
+    if let Some(fence) = fence {
+        parts.hands = parts.hands.fence(Arc::new(fence));
+    }
+    Ok(parts)
 }
 
 /// This process, for a person who reads the journal.

@@ -149,10 +149,13 @@ mod tests {
 
     #[test]
     fn flags_of_vtorc_without_meaning_here_are_left_out_with_their_values() {
-        let line = "--audit_to_syslog --instance-poll-time 5s --sqlite-data-file=x --port 1 --stats-drop-variables a,b";
+        let line = "--audit_to_syslog --recovery-poll-duration 1s --sqlite-data-file=x --port 1 --stats-drop-variables a,b";
         let out = parse(line).unwrap();
         assert_eq!(out.args, ["--port=1"]);
-        assert_eq!(out.ignored, ["--audit-to-syslog", "--instance-poll-time", "--sqlite-data-file", "--stats-drop-variables"]);
+        assert_eq!(
+            out.ignored,
+            ["--audit-to-syslog", "--recovery-poll-duration", "--sqlite-data-file", "--stats-drop-variables"]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::GoDuration;
+use super::{FenceArgs, GoDuration};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,11 +122,17 @@ pub struct ServeArgs {
     /// Accepted for VTOrc's unit files; a planned reparent takes its cells from the request
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Reparents")]
     pub prevent_cross_cell_failover: bool,
-    /// Accepted for VTOrc's unit files; used once recovery is automatic
-    #[arg(long, value_name = "CELL,...", value_delimiter = ',', help_heading = "Reparents")]
+    /// The account that fences MySQL servers directly.
+    #[command(flatten)]
+    pub fence: FenceArgs,
+    /// How often each tablet is looked at
+    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Watching")]
+    pub instance_poll_time: GoDuration,
+    /// Only tablets of these cells are looked at; all when left out
+    #[arg(long, value_name = "CELL,...", value_delimiter = ',', help_heading = "Watching")]
     pub cells_to_watch: Vec<String>,
-    /// Accepted for VTOrc's unit files; used once recovery is automatic
-    #[arg(long, value_name = "KEYSPACE[/SHARD],...", value_delimiter = ',', help_heading = "Reparents")]
+    /// Only tablets of these keyspaces, shards or key ranges are looked at; all when left out
+    #[arg(long, value_name = "KEYSPACE[/SHARD],...", value_delimiter = ',', help_heading = "Watching")]
     pub clusters_to_watch: Vec<String>,
     /// Where our own journal stands in the global etcd
     #[arg(long, value_name = "PATH", default_value = "/vtelector", help_heading = "Reparents")]

@@ -99,7 +99,6 @@ const FLAGS: &[Foreign] = &[
     switch("grpc-server-keepalive-enforcement-policy-permit-without-stream"),
     value("grpc-server-keepalive-time"),
     value("grpc-server-keepalive-timeout"),
-    value("instance-poll-time"),
     value("jaeger-agent-host"),
     value("keep-logs"),
     value("keep-logs-by-mtime"),

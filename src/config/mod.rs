@@ -4,6 +4,7 @@ mod argv;
 mod duration;
 mod flags;
 mod foreign;
+mod mysql;
 
 use std::{
     fmt,
@@ -14,10 +15,13 @@ use std::{
 pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
+pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 
 use crate::{
+    mysql::fence::FenceAccount,
+    sense::Watched,
     tablet::TabletTls,
-    topo::{TopoSettings, TopoTls, check_cell},
+    topo::{NameError, TopoSettings, TopoTls, check_cell},
 };
 
 /// How often a held lock's lease is kept alive; a lease must outlive three of these, so that two lost answers do not lose the lock.
@@ -109,6 +113,12 @@ pub struct Settings {
     pub wait_replicas_timeout: Duration,
     /// Root of our journal in the global etcd.
     pub ledger_root: String,
+    /// The account that fences MySQL servers directly; without one that is off.
+    pub fence: Option<FenceAccount>,
+    /// How often each tablet is looked at.
+    pub instance_poll_time: Duration,
+    /// Which tablets are looked at.
+    pub watched: Watched,
     /// After SIGTERM, how long running reparents may take to end.
     pub shutdown_wait: Duration,
     /// What a person should know about these settings: they work, but perhaps not as meant.
@@ -144,6 +154,9 @@ impl TryFrom<&ServeArgs> for Settings {
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
+            fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
+            instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
+            watched: watched(args)?,
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
             warnings: warnings(&topo, lock_timeout),
@@ -194,6 +207,22 @@ fn lease_ttl(ttl: GoDuration) -> Result<Duration, ConfigError> {
         return Err(ConfigError::new(flag, ttl, "everybody would wait that long for the lock of an elector that died", remedy));
     }
     Ok(ttl.0)
+}
+
+fn watched(args: &ServeArgs) -> Result<Watched, ConfigError> {
+    let mut watched = Watched::default();
+    for cell in args.cells_to_watch.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()) {
+        let wrong =
+            |error: NameError| ConfigError::new("cells-to-watch", cell, error.to_string(), "name cells, with commas between");
+        check_cell(cell).map_err(wrong)?;
+        watched.cells.insert(cell.to_owned());
+    }
+    for cluster in args.clusters_to_watch.iter().map(|cluster| cluster.trim()).filter(|cluster| !cluster.is_empty()) {
+        let remedy = "write KEYSPACE, KEYSPACE/SHARD or KEYSPACE/KEYRANGE, with commas between";
+        let wrong = |error: NameError| ConfigError::new("clusters-to-watch", cluster, error.to_string(), remedy);
+        watched.add_cluster(cluster).map_err(wrong)?;
+    }
+    Ok(watched)
 }
 
 fn warnings(topo: &TopoSettings, lock_timeout: Duration) -> Vec<String> {

@@ -34,7 +34,10 @@ fn a_unit_file_of_vtorc_needs_one_word_changed() {
     assert_eq!(settings.wait_replicas_timeout, Duration::from_secs(20));
     assert_eq!(settings.shutdown_wait, Duration::from_secs(60));
     assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
-    assert_eq!(ignored.len(), 10, "{ignored:?}");
+    assert_eq!(settings.instance_poll_time, Duration::from_secs(1));
+    let watched = |shard: &str| settings.watched.includes(&shard.parse().unwrap());
+    assert!(watched("commerce/0") && watched("customer/-80") && watched("customer/40-80") && !watched("customer/80-"));
+    assert_eq!(ignored.len(), 9, "{ignored:?}");
 }
 
 #[test]
@@ -45,6 +48,8 @@ fn defaults_are_those_of_vitess_but_for_the_lease() {
     assert_eq!(settings.topo.lease_ttl, Duration::from_secs(5));
     assert_eq!(settings.wait_replicas_timeout, Duration::from_secs(30));
     assert_eq!(settings.ledger_root, "/vtelector");
+    assert_eq!(settings.instance_poll_time, Duration::from_secs(5));
+    assert!(settings.fence.is_none() && settings.watched == Watched::default());
     assert!(settings.grpc_tls.is_none() && settings.tablet_tls.is_none() && settings.topo.tls.is_none() && ignored.is_empty());
 }
 
@@ -73,6 +78,9 @@ fn a_setting_that_cannot_be_is_named_with_value_and_remedy() {
         ("--lock-timeout 45", ["--lock-timeout", "a unit is missing", "1m30s"]),
         ("--lock-timeout -1s", ["--lock-timeout", "negative", "1m30s"]),
         ("--remote-operation-timeout 1ms", ["--remote-operation-timeout 1ms", "too short", "use 100ms or more"]),
+        ("--instance-poll-time 1ms", ["--instance-poll-time 1ms", "too short", "use 100ms or more"]),
+        ("--cells-to-watch zone1,a/b", ["--cells-to-watch a/b", "not a valid cell", "with commas between"]),
+        ("--clusters-to-watch commerce/80-40", ["--clusters-to-watch commerce/80-40", "key range", "KEYSPACE/KEYRANGE"]),
         ("--allow-recovery=maybe", ["--allow-recovery", "maybe", "true or false"]),
         ("--grpc-cert Cargo.toml", ["--grpc-cert Cargo.toml", "no PEM file", "-----BEGIN"]),
         ("--grpc-key no-such-file", ["--grpc-key no-such-file", "No such file", "can read"]),

@@ -2,9 +2,11 @@
 //!
 //! The policies and predicates are Vitess's; types come from the tablets' *records*.
 
+mod extra;
 mod policy;
 mod proof;
 
+pub use extra::{Enforced, Extra, ExtraError, with_extra};
 pub use policy::{Member, PROMOTION_RULE_TAG, Policy, PolicyError, PromotionRule, RuleError, policy};
 pub use proof::{
     Established, Members, NotEstablished, NotRevoked, Revoked, RevokedBy, ackers, can_establish, have_revoked, revoked_for,

@@ -1,6 +1,9 @@
 //! The policies by name.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use crate::{pb::topodata::TabletType, topo::TabletAlias};
 
@@ -110,6 +113,17 @@ pub trait Policy: Send + Sync {
     /// How many acknowledgements commits on the present primary are known to have waited for: what a proof may rest on.
     fn acks_proven(&self, primary: &Member) -> usize {
         self.acks_needed(primary)
+    }
+
+    /// Whether commits wait for anybody at all.
+    fn acknowledges(&self) -> bool {
+        let somebody = Member::new(TabletAlias { cell: String::new(), uid: 0 }, TabletType::Primary);
+        self.acks_needed(&somebody) > 0
+    }
+
+    /// What is wrong with these ackers beside their number; `None` when nothing is.
+    fn too_narrow(&self, _ackers: &BTreeSet<TabletAlias>) -> Option<String> {
+        None
     }
 
     /// Whether this replica acknowledges this primary's transactions.

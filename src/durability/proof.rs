@@ -70,13 +70,18 @@ pub struct NotEstablished {
     pub acks_needed: usize,
     /// Those that could give one.
     pub ackers: BTreeSet<TabletAlias>,
+    /// What is wrong with these, where they are enough.
+    pub too_narrow: Option<String>,
 }
 
 impl fmt::Display for NotEstablished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tablet, reached, policy, acks_needed, ackers } = self;
+        let Self { tablet, reached, policy, acks_needed, ackers, too_narrow } = self;
         if !reached {
             return write!(f, "{tablet} was not reached");
+        }
+        if let Some(narrow) = too_narrow {
+            return write!(f, "{tablet} could be acknowledged by {}, but {narrow}", list(ackers));
         }
         write!(f, "{tablet} could not commit: {policy} needs {acks_needed} acknowledgement(s) and ")?;
         if ackers.is_empty() {
@@ -137,10 +142,12 @@ pub fn can_establish(policy: &dyn Policy, tablet: &Member, reached: &Members) ->
     let acks_needed = policy.acks_needed(tablet);
     let ackers = ackers(policy, tablet, reached);
     let itself = reached.contains_key(&tablet.alias);
-    if itself && ackers.len() >= acks_needed {
+    let too_narrow = policy.too_narrow(&ackers).filter(|_| ackers.len() >= acks_needed);
+    if itself && ackers.len() >= acks_needed && too_narrow.is_none() {
         return Ok(Established { acks_needed, ackers });
     }
-    Err(NotEstablished { tablet: tablet.alias.clone(), reached: itself, policy: policy.name(), acks_needed, ackers })
+    let (tablet, policy) = (tablet.alias.clone(), policy.name());
+    Err(NotEstablished { tablet, reached: itself, policy, acks_needed, ackers, too_narrow })
 }
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     GtidSet,
@@ -121,13 +124,15 @@ pub struct FenceAccount {
     pub password: Secret,
 }
 
-/// Fences over MySQL's own protocol. Cheap to clone; every clone shares the tasks.
+/// Fences over MySQL's own protocol. Cheap to clone; every clone shares the tasks. When the last one is dropped nobody waits for
+/// answers any more; what was sent stays sent.
 #[derive(Clone)]
 pub struct DirectFence {
     account: FenceAccount,
     under_way: Arc<Mutex<UnderWay>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    _stop_with_us: Arc<DropGuard>,
 }
 
 #[derive(Default)]
@@ -169,9 +174,11 @@ impl Pending {
 }
 
 impl DirectFence {
-    /// A fence with that account. `stop` ends what is under way.
-    pub fn new(account: FenceAccount, stop: &CancellationToken) -> Self {
-        Self { account, under_way: Arc::default(), tasks: TaskTracker::new(), stop: stop.child_token() }
+    /// A fence with that account.
+    pub fn new(account: FenceAccount) -> Self {
+        let stop = CancellationToken::new();
+        let _stop_with_us = Arc::new(stop.clone().drop_guard());
+        Self { account, under_way: Arc::default(), tasks: TaskTracker::new(), stop, _stop_with_us }
     }
 
     /// Opens a connection to keep.
@@ -218,12 +225,6 @@ impl DirectFence {
             Some("0") => Ok(()),
             _ => Err(FenceError::NotConfirmed { server: server.to_string() }),
         }
-    }
-
-    /// Waits until nothing is under way; with `stop` cancelled that is at once.
-    pub async fn drain(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     async fn connect(&self, server: &MysqlAddress, deadline: Instant) -> Result<MysqlConn, FenceError> {

@@ -15,6 +15,7 @@ mod tests;
 mod uuid;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::iter::Peekable;
 use std::slice;
@@ -88,6 +89,11 @@ impl GtidSet {
     /// How many transactions it holds. Wide enough for any number of servers, each of which can fill 63 bits.
     pub fn count(&self) -> u128 {
         self.sources.iter().flat_map(|source| &source.intervals).map(|interval| u128::from(interval.len())).sum()
+    }
+
+    /// The servers that first committed any of its transactions.
+    pub fn servers(&self) -> BTreeSet<ServerUuid> {
+        self.sources.iter().map(|source| source.key.uuid).collect()
     }
 
     /// Everything but the transactions that `server` first committed, under whatever tag: any client may have chosen the tag.

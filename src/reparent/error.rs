@@ -345,7 +345,7 @@ impl ReparentError {
             Self::Topo(_) | Self::PartialTopology { .. } => "topology",
             Self::UnknownPolicy { .. } => "unknown_policy",
             Self::NoCandidate(_) => "no_candidate",
-            Self::NoPromotion(_) => "not_promoted",
+            Self::NoPromotion(none) => none.reason(),
             Self::Request(_) => "invalid_request",
             Self::TabletUnreachable { .. } => "tablet_unreachable",
             Self::Step { step, .. } => step.reason(),

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::{
     ReparentError,
-    dba::{CLOCK, Spelling, is_unknown_variable},
+    dba::{CLOCK, Spelling, first_row, is_unknown_variable},
     declared::{Declared, Term},
     run::Run,
 };
-use crate::{pb::topodata::Tablet, tablet::TabletError, topo::TabletAlias};
+use crate::{
+    pb::topodata::Tablet,
+    tablet::{Call, TabletError, TabletManager},
+    topo::TabletAlias,
+};
 
 /// What Vitess ships: a primary without ackers waits for them for ever.
 const TIMEOUT_MS: u64 = 1_000_000_000_000_000_000;
@@ -45,23 +49,75 @@ impl Settings {
     }
 }
 
+/// What was read of a tablet that may become primary.
+pub(super) struct Reading {
+    settings: Result<Option<Settings>, TabletError>,
+    clock: Result<Vec<String>, TabletError>,
+}
+
+/// Reads settings and clock. Nothing is changed.
+pub(super) async fn read(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Reading {
+    let clock = async { Ok(first_row(&tablets.execute_fetch_as_dba(tablet, CLOCK, 1, call).await?)) };
+    let (settings, clock) = tokio::join!(semi_sync_settings(tablets, tablet, call), clock);
+    Reading { settings, clock }
+}
+
+/// The settings, or `None` when neither spelling of the plugin is loaded.
+async fn semi_sync_settings(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Result<Option<Settings>, TabletError> {
+    for spelling in Spelling::ALL {
+        let names = [spelling.timeout(), spelling.wait_no_replica(), spelling.wait_point(), spelling.wait_count()];
+        let sql = format!("SELECT {}", names.map(|name| format!("@@global.{name}")).join(", "));
+        let row = match tablets.execute_fetch_as_dba(tablet, &sql, 1, call).await {
+            Err(error) if is_unknown_variable(&error) => continue,
+            other => first_row(&other?),
+        };
+        let value = |index: usize| row.get(index).map(String::as_str).unwrap_or_default();
+        return Ok(Some(Settings {
+            spelling,
+            timeout_ms: value(0).parse().unwrap_or(0),
+            wait_no_replica: matches!(value(1), "1" | "ON"),
+            after_sync: value(2).eq_ignore_ascii_case("AFTER_SYNC"),
+            wait_count: value(3).parse().unwrap_or(0),
+        }));
+    }
+    Ok(None)
+}
+
 impl Run {
     /// Checks the elect and repairs what is safe to repair. A tablet that cannot be asked such things is taken as it is.
     pub async fn check_fitness(&mut self, declared: &Declared, elect: &TabletAlias) -> Result<(), ReparentError> {
         let Some(tablet) = declared.tablet(elect) else { return Ok(()) };
+        let reading = read(&*self.hands.tablets, tablet, self.short()).await;
+        self.judge_fitness(declared, elect, reading).await
+    }
+
+    /// The same with what was read a moment ago.
+    pub async fn judge_fitness(
+        &mut self,
+        declared: &Declared,
+        elect: &TabletAlias,
+        reading: Reading,
+    ) -> Result<(), ReparentError> {
+        let Some(tablet) = declared.tablet(elect) else { return Ok(()) };
         if declared.semi_sync_primary(elect) {
-            self.check_semi_sync(declared, elect, tablet).await?;
+            self.check_semi_sync(declared, elect, tablet, reading.settings).await?;
         }
         match declared.newest_term() {
-            Some(newest) => self.check_clock(elect, tablet, newest).await,
+            Some(newest) => self.check_clock(elect, reading.clock, newest).await,
             None => Ok(()),
         }
     }
 
-    async fn check_semi_sync(&mut self, declared: &Declared, elect: &TabletAlias, tablet: &Tablet) -> Result<(), ReparentError> {
+    async fn check_semi_sync(
+        &mut self,
+        declared: &Declared,
+        elect: &TabletAlias,
+        tablet: &Tablet,
+        settings: Result<Option<Settings>, TabletError>,
+    ) -> Result<(), ReparentError> {
         let needed = declared.policy.acks_needed(&declared.member(elect));
         let unfit = |reason: String| ReparentError::Unfit { elect: elect.clone(), reason };
-        let settings = match self.semi_sync_settings(tablet).await {
+        let settings = match settings {
             Ok(Some(settings)) => settings,
             Ok(None) => {
                 let policy = declared.policy.name();
@@ -77,7 +133,7 @@ impl Run {
         self.warn(format!("{elect} has semi-sync settings that could lose writes; repairing: {repair}"));
         let repaired = async {
             self.dba(tablet, &repair).await?;
-            self.semi_sync_settings(tablet).await
+            semi_sync_settings(&*self.hands.tablets, tablet, self.short()).await
         };
         match repaired.await {
             Ok(Some(settings)) if settings.repair(needed).is_none() => Ok(()),
@@ -88,31 +144,15 @@ impl Run {
         }
     }
 
-    /// The settings, or `None` when neither spelling of the plugin is loaded.
-    async fn semi_sync_settings(&self, tablet: &Tablet) -> Result<Option<Settings>, TabletError> {
-        for spelling in Spelling::ALL {
-            let names = [spelling.timeout(), spelling.wait_no_replica(), spelling.wait_point(), spelling.wait_count()];
-            let sql = format!("SELECT {}", names.map(|name| format!("@@global.{name}")).join(", "));
-            let row = match self.dba(tablet, &sql).await {
-                Err(error) if is_unknown_variable(&error) => continue,
-                other => other?,
-            };
-            let value = |index: usize| row.get(index).map(String::as_str).unwrap_or_default();
-            return Ok(Some(Settings {
-                spelling,
-                timeout_ms: value(0).parse().unwrap_or(0),
-                wait_no_replica: matches!(value(1), "1" | "ON"),
-                after_sync: value(2).eq_ignore_ascii_case("AFTER_SYNC"),
-                wait_count: value(3).parse().unwrap_or(0),
-            }));
-        }
-        Ok(None)
-    }
-
     /// A term is the promoted tablet's own clock, and the newest term wins everywhere: with a clock behind the newest known term, a
     /// primary just promoted would step down by itself.
-    async fn check_clock(&mut self, elect: &TabletAlias, tablet: &Tablet, newest: Term) -> Result<(), ReparentError> {
-        let row = match self.dba(tablet, CLOCK).await {
+    async fn check_clock(
+        &mut self,
+        elect: &TabletAlias,
+        clock: Result<Vec<String>, TabletError>,
+        newest: Term,
+    ) -> Result<(), ReparentError> {
+        let row = match clock {
             Ok(row) => row,
             Err(error) => {
                 self.say(format!("the clock of {elect} cannot be read: {error}"));

@@ -89,6 +89,11 @@ impl Journal {
         Self { stage, written_at_ms: run::now().as_millis() as u64, ..self.clone() }
     }
 
+    /// The journal of a run that leaves these fences to others.
+    pub fn leaving<'a>(&self, fenced: impl IntoIterator<Item = &'a TabletAlias>) -> Self {
+        Self { fenced: fenced.into_iter().map(ToString::to_string).collect(), ..self.clone() }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         // A struct of strings and numbers always has a JSON form; its error case is for maps with other keys.
         serde_json::to_vec(self).unwrap_or_default()
@@ -116,6 +121,10 @@ impl Journal {
 
     pub fn stopped_io(&self) -> Result<BTreeSet<TabletAlias>, JournalError> {
         self.stopped_io.iter().map(|alias| parse(alias)).collect()
+    }
+
+    pub fn fenced(&self) -> Result<BTreeSet<TabletAlias>, JournalError> {
+        self.fenced.iter().map(|alias| parse(alias)).collect()
     }
 
     /// How long a call of the run that wrote this may still be under way, by the wall clock; never more than the call's own limit.

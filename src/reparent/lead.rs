@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Aftermath, Edge, FailedStep, ReparentError, Step,
-    dba::{SET_ONLINE, Spelling, is_unknown_variable},
+    dba::{Spelling, is_unknown_variable},
     declared::Declared,
     observed::BYSTANDER_GRACE,
     run::{self, RETRY_PAUSE, Run},
@@ -78,7 +78,7 @@ pub(super) struct Lead<'a> {
     pub stragglers: BTreeSet<TabletAlias>,
     /// Tablets that are not touched at all.
     pub left_alone: BTreeSet<TabletAlias>,
-    /// Tablets whose clients were cut off: let in again when they follow.
+    /// Stragglers whose clients were cut off: let in again when they follow.
     pub fenced: BTreeSet<TabletAlias>,
     /// In an emergency a replica that does not follow is reported and fails nothing, unless no tablet follows at all.
     pub tolerant: bool,
@@ -239,12 +239,16 @@ impl Run {
             let force = lead.force.contains(alias);
             let Some(mut follower) = self.follower(lead.declared, lead.to, alias, force, deadline) else { continue };
             follower.time_ns = if lead.tolerant { 0 } else { time_ns };
-            follower.lift_fence = lead.fenced.contains(alias);
             let alias = alias.clone();
             if lead.stragglers.contains(&alias) {
                 follower.deadline = Instant::now() + self.remote();
                 // What it says is in its own record and in the next look at it.
-                drop(self.hands.tasks.spawn(async move { follower.run().await }));
+                let fenced = lead.fenced.contains(&alias).then(|| (self.hands.clone(), self.shard.clone()));
+                self.hands.tasks.spawn(async move {
+                    if let (Ok(()), Some((hands, shard))) = (follower.run().await, fenced) {
+                        hands.lift_fences(&shard, &alias).await;
+                    }
+                });
             } else if Some(&alias) == lead.from {
                 let (promoted, touched) = (followers.promoted.clone(), followers.old_touched.clone());
                 followers.calls.spawn(async move {
@@ -288,7 +292,6 @@ impl Run {
             semi_sync: declared.semi_sync_replica(parent, alias),
             call: self.short(),
             deadline,
-            lift_fence: false,
         })
     }
 
@@ -462,7 +465,6 @@ pub(super) struct Follower {
     semi_sync: bool,
     call: Call,
     deadline: Instant,
-    lift_fence: bool,
 }
 
 impl Follower {
@@ -480,12 +482,7 @@ impl Follower {
                 heartbeat_interval_s: 0.0,
             };
             let sent = self.tablets.set_replication_source(&self.tablet, set, Call { timeout: left, ..self.call }).await;
-            let Err(error) = sent else {
-                if self.lift_fence {
-                    self.tablets.execute_fetch_as_dba(&self.tablet, SET_ONLINE, 1, self.call).await?;
-                }
-                return Ok(());
-            };
+            let Err(error) = sent else { return Ok(()) };
             let final_word =
                 matches!(error.kind, TabletErrorKind::ErrantGtid | TabletErrorKind::Unimplemented | TabletErrorKind::Overtaken);
             if final_word || attempt >= FOLLOW_ATTEMPTS || Instant::now() + RETRY_PAUSE >= self.deadline {

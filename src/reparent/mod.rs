@@ -37,7 +37,7 @@ pub use step::{DieAt, DieAtError, Edge, Step};
 use run::Run;
 
 use crate::{
-    mysql::GtidSet,
+    mysql::{GtidSet, fence::ServerFence},
     tablet::{SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
 };
@@ -256,6 +256,8 @@ pub struct Hands {
     pub tablets: Arc<dyn TabletManager>,
     /// Limits and names.
     pub settings: ReparentSettings,
+    /// What fences a MySQL server whose tablet does not answer, where an account for that was given.
+    pub fence: Option<Arc<dyn ServerFence>>,
     on_finished: Option<OnFinished>,
     tasks: TaskTracker,
 }
@@ -263,7 +265,14 @@ pub struct Hands {
 impl Hands {
     /// Hands without any work.
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings) -> Self {
-        Self { topo, tablets, settings, on_finished: None, tasks: TaskTracker::new() }
+        Self { topo, tablets, settings, fence: None, on_finished: None, tasks: TaskTracker::new() }
+    }
+
+    /// Names what fences servers whose tablets do not answer.
+    #[must_use]
+    pub fn fence(mut self, fence: Arc<dyn ServerFence>) -> Self {
+        self.fence = Some(fence);
+        self
     }
 
     /// Names who is told at the end of every planned or initial reparent.
@@ -353,6 +362,10 @@ impl Hands {
         let mut run = Run::new(self.clone(), shard.clone(), CancellationToken::new());
         run.lock(format!("ReparentTablet({alias})")).await?;
         let pointed = run.point_at_primary(alias).await;
+        let pointed = match pointed {
+            Ok(primary) => run.lift_fences_now().await.map(|()| primary),
+            Err(error) => Err(error),
+        };
         run.unlock().await;
         pointed.map(|primary| (shard, primary))
     }

@@ -51,6 +51,8 @@ pub struct Shape {
     pub policy: String,
     /// The life of the elector's lock after its death, in seconds.
     pub lease_ttl_s: u32,
+    /// More flags for the elector.
+    pub elector_flags: Vec<String>,
 }
 
 impl Shape {
@@ -58,7 +60,7 @@ impl Shape {
     pub fn new(vtelector: PathBuf, tools: Tools) -> Self {
         let alias = |(cell, uid): (&str, u32)| TabletAlias { cell: cell.to_owned(), uid };
         let tablets = [("zone1", 100), ("zone1", 101), ("zone2", 200)].map(alias).into();
-        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5 }
+        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5, elector_flags: Vec::new() }
     }
 }
 
@@ -210,6 +212,7 @@ impl Cluster {
         ] {
             args.extend([flag.to_owned(), value]);
         }
+        args.extend(self.shape.elector_flags.clone());
         let log = self.folder().join("elector.log");
         self.elector = Some(Process::start("elector", &self.shape.vtelector, &args, env, &log)?);
         Ok(())

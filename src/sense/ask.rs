@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Questions under way to tablets that answered last time. They take milliseconds.
-const LIVING_MAX: usize = 128;
+const LIVING_MAX: usize = 1024;
 /// Questions under way to tablets that did not answer last time: each may take its whole limit.
-const DOUBTFUL_MAX: usize = 32;
+const DOUBTFUL_MAX: usize = 128;
 
 /// Both spellings, of before and after MySQL 8.0.26; a server knows one of them, or none without the plugin.
 const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];

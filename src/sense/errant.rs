@@ -109,6 +109,7 @@ impl ErrantWatch {
             readers: BTreeMap::new(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
+            epoch: Instant::now(),
             started: 0,
         };
         let tasks = curator.tasks.clone();
@@ -155,6 +156,8 @@ struct Curator {
     readers: BTreeMap<ShardId, Arc<PrimaryReader>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// From when the times of looks are counted.
+    epoch: Instant,
     /// Counts the sensors that were ever started.
     started: u64,
 }
@@ -199,7 +202,7 @@ impl Curator {
             number: self.started,
             alias: alias.clone(),
             shard: shard.clone(),
-            period: self.settings.period,
+            rhythm: Rhythm::of(shard, self.epoch, self.settings.period),
             asker: self.asker.clone(),
             reader: self.readers.entry(shard.clone()).or_default().clone(),
             declared: self.declared.subscribe(),
@@ -218,7 +221,7 @@ struct Sensor {
     number: u64,
     alias: TabletAlias,
     shard: ShardId,
-    period: Duration,
+    rhythm: Rhythm,
     asker: Arc<Asker>,
     reader: Arc<PrimaryReader>,
     declared: watch::Receiver<Arc<Declared>>,
@@ -230,19 +233,14 @@ struct Sensor {
 
 impl Sensor {
     async fn run(mut self) {
-        // Shards are spread over the period; the tablets of one look at their primary together.
-        let mut due = Instant::now() + self.period.mul_f64(phase(&self.shard));
+        let mut due = self.rhythm.after(Instant::now());
         loop {
             sleep_until(due).await;
             let known = self.stood_out.clone();
             self.look().await;
             let is_news = self.stood_out != known && self.stood_out.as_ref().is_some_and(|out| !out.is_empty());
-            let now = Instant::now();
-            due = match due + self.period {
-                _ if is_news => now + CONFIRM_AFTER.min(self.period),
-                next if next > now => next,
-                _ => now + self.period,
-            };
+            let (now, regular) = (Instant::now(), self.rhythm.after(Instant::now()));
+            due = if is_news { regular.min(now + CONFIRM_AFTER) } else { regular };
         }
     }
 
@@ -292,11 +290,31 @@ impl Sensor {
     }
 }
 
-/// A shard's place in the period, from 0 to 1: always the same.
-fn phase(shard: &ShardId) -> f64 {
-    let mut hasher = DefaultHasher::new();
-    shard.hash(&mut hasher);
-    f64::from(u16::try_from(hasher.finish() >> 48).unwrap_or(0)) / f64::from(u16::MAX)
+/// When the tablets of a shard are looked at: all at the same time, so that one reading of the primary serves them all, and each shard at
+/// another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rhythm {
+    first: Instant,
+    period: Duration,
+}
+
+impl Rhythm {
+    pub(super) fn of(shard: &ShardId, epoch: Instant, period: Duration) -> Self {
+        let mut hasher = DefaultHasher::new();
+        shard.hash(&mut hasher);
+        let place = f64::from(u16::try_from(hasher.finish() >> 48).unwrap_or(0)) / f64::from(u16::MAX);
+        Self { first: epoch + period.mul_f64(place), period }
+    }
+
+    /// The next time; what was missed is not made up for.
+    pub(super) fn after(&self, now: Instant) -> Instant {
+        if now < self.first {
+            return self.first;
+        }
+        let past = now - self.first;
+        let laps = past.as_nanos() / self.period.as_nanos().max(1) + 1;
+        self.first + self.period.saturating_mul(u32::try_from(laps).unwrap_or(u32::MAX))
+    }
 }
 
 /// What is known of every watched tablet. Log lines and metrics are made here, so that they say the same.

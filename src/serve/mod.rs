@@ -17,6 +17,7 @@ use crate::{
     config::Settings,
     metrics::Metrics,
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
+    sense::{ErrantSettings, ErrantWatch},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -81,6 +82,7 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
+    errant: Arc<ErrantWatch>,
     faces: JoinSet<()>,
 }
 
@@ -93,10 +95,17 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let context = grpc::Context::new(settings, parts.clone(), limits, stopping.clone())?;
+        let watching = ErrantSettings {
+            period: settings.instance_poll_time,
+            remote_operation_timeout: settings.remote_operation_timeout,
+            watched: settings.watched.clone(),
+        };
+        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
+        let errant = Arc::new(errant);
+        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -108,6 +117,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
+        self.errant.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.

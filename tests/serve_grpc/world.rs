@@ -51,7 +51,12 @@ impl World {
         Self::with_limits(Limits::default()).await
     }
 
+    /// Tablets are asked nothing but what a test asks.
     pub async fn with_limits(limits: Limits) -> Self {
+        Self::with_flags(limits, &["--instance-poll-time=24h"]).await
+    }
+
+    pub async fn with_flags(limits: Limits, flags: &[&str]) -> Self {
         let etcd = Etcd::start().await;
         let topo = etcd.topo().await;
         for cell in ["zone1", "zone2"] {
@@ -61,7 +66,7 @@ impl World {
         let keyspace = Keyspace { durability_policy: "semi_sync".to_owned(), ..Keyspace::default() };
         topo.create_keyspace("commerce", &keyspace).await.unwrap();
         topo.create_shard(&shard(), LOCK_TIMEOUT).await.unwrap();
-        let settings = settings(&etcd, &[]);
+        let settings = settings(&etcd, flags);
         let server = Server::start(&settings, parts(&settings, topo.clone()), limits).await.unwrap();
         let client = client(&server).await;
         Self { etcd, topo, server, client }

@@ -64,13 +64,15 @@ fn tablets(decision: &Decision) -> String {
     }
     let mut table = Table::new(&["TABLET", "TYPE", "REACHED", "WHY NOT"]);
     for tablet in &decision.tablets {
+        // The last column may be long, this one must not be: what went wrong stands there.
+        let (reach, detail) = tablet.reach.split_once(": ").unwrap_or((&tablet.reach, "-"));
         let is_elect = decision.elect.is_some() && tablet.alias == decision.elect;
         let why_not = match &tablet.rejected {
-            _ if is_elect => "(the new primary)".to_owned(),
-            Some(reason) => reason.clone(),
-            None => "-".to_owned(),
+            _ if is_elect => "(the new primary)",
+            Some(reason) => reason,
+            None => detail,
         };
-        table.row([alias(tablet.alias.as_ref()), tablet.r#type.to_ascii_lowercase(), or_dash(&tablet.reach), why_not]);
+        table.row([alias(tablet.alias.as_ref()), tablet.r#type.to_ascii_lowercase(), or_dash(reach), why_not.to_owned()]);
     }
     table.print()
 }

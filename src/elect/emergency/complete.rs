@@ -87,7 +87,9 @@ pub(super) fn check_complete(
         (Some(_), Some(lost)) => caveats.push(Caveat::AcceptedLoss(lost)),
         (_, Some(lost)) if lost.is_empty() => {}
         (_, lost) if diverging(view, &loss) && lost.is_some() => return Err(histories.split_brain(view)),
-        (_, lost) => return Err(NoPromotion::WouldLose { lost, holders: loss.binding }),
+        (_, lost) => {
+            return Err(NoPromotion::WouldLose { lost, holders: loss.binding, pending: histories.pending.clone() });
+        }
     }
     Ok(caveats)
 }
@@ -138,8 +140,8 @@ fn left_behind(view: &View<'_>, histories: &Histories<'_>, target: &Target<'_>) 
                 Some(why) => (received.clone(), why),
                 None => continue,
             },
-            Standing::Errant(errant) => {
-                (beyond(received, &Position::Gtid(errant.clone())), EmergencyRejection::Errant(errant.clone()))
+            Standing::Errant { all, doubtful } => {
+                (beyond(received, &Position::Gtid(all.subtract(doubtful))), EmergencyRejection::Errant(all.clone()))
             }
             // A person has decided about it.
             Standing::Out(EmergencyRejection::OtherSide(_)) => continue,

@@ -20,7 +20,12 @@ pub(super) enum Standing {
     /// It is the shard's, as far as it goes.
     Accepted,
     /// It is, apart from these.
-    Errant(GtidSet),
+    Errant {
+        /// Transactions that nobody else has and that did not come from its source.
+        all: GtidSet,
+        /// Those of them that may be an earlier primary's last words: see [`doubtful`].
+        doubtful: GtidSet,
+    },
     /// It says nothing, for this reason.
     Out(EmergencyRejection),
 }
@@ -31,7 +36,7 @@ pub(super) struct Histories<'a> {
     pub gtids: bool,
     /// Every reached tablet.
     pub standing: BTreeMap<&'a TabletAlias, Standing>,
-    /// Those judged mildly because they have not applied what they received.
+    /// Those that may be judged differently once they have applied what they received.
     pub pending: BTreeSet<TabletAlias>,
 }
 
@@ -76,30 +81,32 @@ impl<'a> Histories<'a> {
 
     fn find_errant(&mut self, view: &View<'a>) {
         let judged: Judged<'a> = self.accepted(view).filter_map(|(alias, t)| Some((alias, (t, t.received.gtid()?)))).collect();
+        let waiting = judged.iter().filter(|(_, (tablet, _))| has_to_apply(tablet) && tablet.apply_failed.is_none());
+        self.pending = waiting.map(|(alias, _)| (*alias).clone()).collect();
         let newest = judged.values().map(|(tablet, _)| rows(tablet)).max();
         let (group, older): (Judged<'a>, Judged<'a>) =
             judged.iter().map(|(alias, entry)| (*alias, *entry)).partition(|(_, (tablet, _))| Some(rows(tablet)) == newest);
         let seen = view.evidence.seen.and_then(|seen| seen.position.gtid()).cloned().unwrap_or_default();
         let mut errant = BTreeMap::new();
         for alias in group.keys() {
-            errant.insert(*alias, private(view, alias, &group, &judged).subtract(&seen));
+            let (extra, doubtful) = doubtful(view, alias, private(view, alias, &group, &judged).subtract(&seen), &judged);
+            errant.insert(*alias, (extra, doubtful));
         }
-        let witnesses = group.iter().filter(|(alias, _)| errant.get(*alias).is_none_or(GtidSet::is_empty));
+        let witnesses = group.iter().filter(|(alias, _)| errant.get(*alias).is_none_or(|(extra, _)| extra.is_empty()));
         let witnesses: Vec<&GtidSet> = witnesses.map(|(_, (_, received))| *received).collect();
         let lineage = witnesses.iter().fold(seen.clone(), |all, received| all.union(received));
         for (alias, (tablet, received)) in &older {
-            let extra = if has_to_apply(tablet) {
-                self.pending.insert((*alias).clone());
+            let extra = if has_to_apply(tablet) || follows_primary(view, tablet) {
                 private(view, alias, &judged, &judged).subtract(&seen)
             } else if witnesses.is_empty() {
                 GtidSet::default()
             } else {
                 received.subtract(&lineage)
             };
-            errant.insert(*alias, extra);
+            errant.insert(*alias, (extra, GtidSet::default()));
         }
-        for (alias, extra) in errant.into_iter().filter(|(_, extra)| !extra.is_empty()) {
-            self.standing.insert(alias, Standing::Errant(extra));
+        for (alias, (all, doubtful)) in errant.into_iter().filter(|(_, (extra, _))| !extra.is_empty()) {
+            self.standing.insert(alias, Standing::Errant { all, doubtful });
         }
     }
 
@@ -131,7 +138,7 @@ impl<'a> Histories<'a> {
     pub fn check_one_line(&self, view: &View<'a>) -> Result<(), NoPromotion> {
         let accepted: Vec<&Position> = self.accepted(view).map(|(_, tablet)| &tablet.received).collect();
         let diverge = |a: &Position| accepted.iter().any(|b| a != *b && !ahead(a, b) && !ahead(b, a));
-        let errant = self.standing.values().any(|standing| matches!(standing, Standing::Errant(_)));
+        let errant = self.standing.values().any(|standing| matches!(standing, Standing::Errant { .. }));
         if accepted.iter().any(|a| diverge(a)) || (accepted.is_empty() && errant) {
             return Err(self.split_brain(view));
         }
@@ -208,6 +215,12 @@ fn has_to_apply(tablet: &Testimony) -> bool {
     tablet.is_replica && !tablet.executed.contains(&tablet.received)
 }
 
+/// Whether it replicates from the primary of now: then no journal makes it older than that.
+fn follows_primary(view: &View<'_>, tablet: &Testimony) -> bool {
+    let primary = view.evidence.primary.and_then(|primary| view.evidence.tablets.get(primary)?.server_uuid);
+    tablet.is_replica && primary.is_some() && tablet.source_uuid == primary
+}
+
 /// What only that tablet of `among` has and did not get from its source. What a server without a source has is its own business: it may
 /// have been the primary.
 fn private(view: &View<'_>, alias: &TabletAlias, among: &Judged<'_>, all: &Judged<'_>) -> GtidSet {
@@ -216,17 +229,54 @@ fn private(view: &View<'_>, alias: &TabletAlias, among: &Judged<'_>, all: &Judge
     if others.is_empty() {
         return GtidSet::default();
     }
-    let sources: BTreeSet<ServerUuid> = match tablet.source_uuid {
+    let sources = sources(view, tablet, all);
+    if sources.is_empty() {
+        return GtidSet::default();
+    }
+    let own = sources.into_iter().fold((*received).clone(), |own, source| own.without_server(source));
+    others.into_iter().fold(own, |own, other| own.subtract(other))
+}
+
+/// The server whose transactions a replica may hold first; where it cannot say so, any that it could be.
+fn sources(view: &View<'_>, tablet: &Testimony, all: &Judged<'_>) -> BTreeSet<ServerUuid> {
+    match tablet.source_uuid {
         Some(source) => BTreeSet::from([source]),
         None => {
             let known = all.values().filter_map(|(other, _)| other.source_uuid);
             let primary = view.evidence.primary.and_then(|primary| view.evidence.tablets.get(primary)?.server_uuid);
             known.chain(primary).collect()
         }
-    };
-    if sources.is_empty() {
-        return GtidSet::default();
     }
-    let own = sources.into_iter().fold((*received).clone(), |own, source| own.without_server(source));
-    others.into_iter().fold(own, |own, other| own.subtract(other))
+}
+
+/// What of a tablet's extra transactions may be an earlier primary's last words, and what is left of the extra ones.
+///
+/// A primary that dies right after its promotion may leave behind nobody else who has heard of its predecessor's last transactions, which
+/// were acknowledged all the same. They look like errant ones: neither from the source nor known to others. They cannot be that where it was
+/// seen what the primary has, where anybody has received from it what this tablet has not (whoever receives gets the old before the new), or
+/// where their server never wrote for this shard before. Where nobody has anything from the source, they are no doubt the shard's.
+fn doubtful(view: &View<'_>, alias: &TabletAlias, extra: GtidSet, all: &Judged<'_>) -> (GtidSet, GtidSet) {
+    let none = GtidSet::default();
+    let Some((tablet, received)) = all.get(alias).filter(|_| !extra.is_empty()) else { return (extra, none) };
+    let others = || all.iter().filter(|(other, _)| **other != alias).map(|(_, entry)| entry);
+    let sources = sources(view, tablet, all);
+    let of_sources = |set: &GtidSet| sources.iter().fold(none.clone(), |found, source| found.union(&set.of_server(*source)));
+    let heard = |(_, theirs): &(&Testimony, &GtidSet)| !received.contains(&of_sources(theirs));
+    let is_source = |(other, _): &(&Testimony, &GtidSet)| other.server_uuid.is_some_and(|uuid| sources.contains(&uuid));
+    let seen = view.evidence.seen.is_some_and(|seen| seen.position.gtid().is_some());
+    if seen || others().any(|entry| heard(entry) || is_source(entry)) || all.values().any(|(t, _)| lacks_rows(t, all)) {
+        return (extra, none);
+    }
+    let known: BTreeSet<ServerUuid> = others().flat_map(|(_, theirs)| theirs.servers()).collect();
+    let last_words = extra.servers().intersection(&known).fold(none.clone(), |all, server| all.union(&extra.of_server(*server)));
+    let source_was_heard = all.values().any(|(_, theirs)| !of_sources(theirs).is_empty());
+    if source_was_heard { (extra, last_words) } else { (extra.subtract(&last_words), none) }
+}
+
+/// Whether more servers wrote for the shard than its journal tells of: every primary leaves a row, so this journal does not go back far
+/// enough to say how many terms there were, and an old lineage is nothing to wonder about.
+fn lacks_rows(tablet: &Testimony, all: &Judged<'_>) -> bool {
+    let Some(executed) = tablet.executed.gtid() else { return false };
+    let shared = |server: &ServerUuid| all.values().filter(|(_, received)| !received.of_server(*server).is_empty()).count() > 1;
+    usize::try_from(rows(tablet)).is_ok_and(|rows| rows < executed.servers().iter().filter(|server| shared(server)).count())
 }

@@ -52,6 +52,8 @@ pub enum EmergencyRejection {
     NoBinaryLog,
     /// GTIDs are off.
     NoGtids,
+    /// A closer look found that it must not be primary now; the reason.
+    Unfit(String),
     /// It runs a newer MySQL than a replica that would have to follow it.
     NewerMysql {
         /// That replica.
@@ -98,6 +100,7 @@ impl fmt::Display for EmergencyRejection {
             Self::NotApplied(reason) => write!(f, "it could not apply what it has received: {reason}"),
             Self::NoBinaryLog => f.write_str("its binary log is off"),
             Self::NoGtids => f.write_str("its gtid_mode is not ON"),
+            Self::Unfit(reason) => f.write_str(reason),
             Self::NewerMysql { than } => write!(f, "its MySQL is newer than that of {than}, which could not follow it"),
             Self::Purged { stranded, missing } => write!(f, "it has purged {missing}, which {stranded} lacks"),
             Self::CannotCopy { from, missing } => write!(f, "it lacks {missing}, which {from} has purged"),
@@ -266,6 +269,8 @@ pub enum NoPromotion {
         lost: Option<GtidSet>,
         /// Who holds what of it; nobody where it was only seen on the old primary.
         holders: BTreeMap<TabletAlias, Holder>,
+        /// Tablets that have not yet applied what they received: once they have, their journals may show that they are merely behind.
+        pending: BTreeSet<TabletAlias>,
     },
     /// A loss was accepted that is not the one that would happen.
     #[error("the accepted loss {accepted} is not what would be lost, {}; accept exactly that set, or nothing", nothing(.lost))]
@@ -330,6 +335,14 @@ fn nothing(lost: &GtidSet) -> String {
 }
 
 impl NoPromotion {
+    /// Tablets whose journals may change the answer once they have applied what they received: let them, and ask again.
+    pub fn pending(&self) -> Option<&BTreeSet<TabletAlias>> {
+        match self {
+            Self::SplitBrain { pending, .. } | Self::WouldLose { pending, .. } if !pending.is_empty() => Some(pending),
+            _ => None,
+        }
+    }
+
     /// The gRPC code for the caller.
     pub fn code(&self) -> Code {
         match self {
@@ -337,6 +350,28 @@ impl NoPromotion {
             Self::NamedIgnored { .. } | Self::SideNotNamed => Code::InvalidArgument,
             Self::MustNot { .. } | Self::OtherCell { .. } | Self::InBackup { .. } | Self::NoProgress(_) => Code::Aborted,
             _ => Code::FailedPrecondition,
+        }
+    }
+
+    /// The kind of refusal as a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } | Self::IgnoredUnknown { .. } => "unknown_tablet",
+            Self::NamedIgnored { .. } | Self::SideNotNamed => "invalid_request",
+            Self::MustNot { .. } => "must_not",
+            Self::OtherCell { .. } => "other_cell",
+            Self::NotUsable { .. } => "not_usable",
+            Self::InBackup { .. } => "in_backup",
+            Self::NoProgress(_) => "not_established",
+            Self::NotRevoked { .. } | Self::OldPrimaryUnknown { .. } | Self::UnlistedCells { .. } => "not_revoked",
+            Self::MixedFlavors { .. } => "mixed_positions",
+            Self::WipedEvidence { .. } => "wiped_evidence",
+            Self::SplitBrain { .. } => "split_brain",
+            Self::NotASide { .. } => "not_a_side",
+            Self::WouldLose { .. } => "would_lose",
+            Self::OtherLoss { .. } => "other_loss",
+            Self::Incomplete { .. } => "not_complete",
+            Self::NobodyFit { .. } => "nobody_fit",
         }
     }
 }

@@ -201,7 +201,7 @@ impl<'a> Selection<'_, 'a> {
         };
         let equals = fit.iter().filter(equal).map(|fit| fit.alias.clone()).collect();
         let errant = self.histories.standing.iter().filter_map(|(alias, standing)| match standing {
-            Standing::Errant(set) => Some(((*alias).clone(), set.clone())),
+            Standing::Errant { all, .. } => Some(((*alias).clone(), all.clone())),
             _ => None,
         });
         let mut caveats = self.caveats.clone();
@@ -231,11 +231,12 @@ pub(super) fn forbidden(
     let by_record = || reject_by_record(view.evidence.policy, view.evidence.primary, &view.member(alias), view.wish);
     let by_history = || match histories.standing.get(alias) {
         Some(Standing::Accepted) => None,
-        Some(Standing::Errant(errant)) => Some(EmergencyRejection::Errant(errant.clone())),
+        Some(Standing::Errant { all, .. }) => Some(EmergencyRejection::Errant(all.clone())),
         Some(Standing::Out(why)) => Some(why.clone()),
         None => Some(EmergencyRejection::PositionUnknown),
     };
-    view.unreached(alias).or_else(by_record).or_else(by_history).or_else(|| unusable(tablet, histories.gtids))
+    let by_look = || tablet.unfit.clone().map(EmergencyRejection::Unfit);
+    view.unreached(alias).or_else(by_record).or_else(by_history).or_else(|| unusable(tablet, histories.gtids)).or_else(by_look)
 }
 
 /// What `from` has purged and `to` lacks; `None` when it cannot be told.

@@ -1,6 +1,9 @@
 //! What comes out: a candidate with its proof.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::EmergencyRejection;
 use crate::{
@@ -49,7 +52,7 @@ pub enum Caveat {
         /// What is discarded; where there are no GTIDs, its position.
         extra: Position,
     },
-    /// Nobody acknowledged these, the new primary will lack them, and their holder cannot follow it.
+    /// The new primary will lack these, which no acker could acknowledge, and their holder cannot follow it.
     LeftBehind {
         /// Who holds them.
         tablet: TabletAlias,
@@ -65,6 +68,32 @@ pub enum Caveat {
     },
     /// Too few can acknowledge; a person allowed that.
     NotEstablished(NotEstablished),
+}
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFenced(tablet) => write!(f, "{tablet} is not fenced: if it still lives, it may go on accepting writes"),
+            Self::OldPrimaryUnknown => {
+                f.write_str("the old primary's record was deleted: if its server still lives, it may go on accepting writes")
+            }
+            Self::TailUnknown(tablet) => {
+                write!(f, "{tablet} was fenced before its position was read: what nobody else received is left behind")
+            }
+            Self::PossiblyLost(set) => {
+                write!(f, "{set} was seen on the old primary and is lost; it may not have been acknowledged")
+            }
+            Self::AcceptedLoss(set) => write!(f, "{set} is lost, as was accepted"),
+            Self::Discarded { tablet, extra } => write!(f, "{extra} on {tablet} is discarded, as was chosen; restore it"),
+            Self::LeftBehind { tablet, extra } => {
+                write!(f, "the new primary will lack {extra}, which {tablet} has; it will not follow")
+            }
+            Self::Stranded { tablet, missing } => {
+                write!(f, "{tablet} lacks {missing}, which the new primary has purged; restore it")
+            }
+            Self::NotEstablished(not) => write!(f, "{not}; its first commits will hang, as was allowed"),
+        }
+    }
 }
 
 /// The candidate and what must happen before it is promoted.

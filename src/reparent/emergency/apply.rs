@@ -1,6 +1,9 @@
 //! Nothing is promoted before it has applied all that it received; waited for as long as it gets on.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
@@ -32,7 +35,22 @@ impl Run {
         wait: Duration,
     ) -> Result<Chosen, ReparentError> {
         loop {
-            let chosen = scene.elect()?;
+            let chosen = match scene.elect() {
+                Ok(chosen) => chosen,
+                Err(none) => {
+                    // Once these have applied what they received, their journals may tell another story.
+                    let pending = none.pending().into_iter().flatten();
+                    let pending: Vec<_> = pending.filter(|alias| may_apply(scene, alias)).cloned().collect();
+                    if pending.is_empty() {
+                        return Err(none.into());
+                    }
+                    for alias in &pending {
+                        let one = std::slice::from_ref(alias);
+                        self.let_apply(scene, one, one, wait).await?;
+                    }
+                    continue;
+                }
+            };
             let waiting: Vec<_> = match &chosen.source {
                 Some(source) => vec![source.clone()],
                 None => chosen.equals.clone(),
@@ -86,27 +104,28 @@ impl Run {
             }
         }
         drop(waits);
+        if let (true, Some(preferred)) = (heard.is_empty(), wanted.first()) {
+            let reason = "it was still applying its relay log when others had long done so".to_owned();
+            scene.learn(preferred, |testimony| testimony.apply_failed = Some(reason));
+        }
+        let mut ready = BTreeMap::new();
         for (alias, result, target) in heard {
             match result {
-                Ok(rows) => scene.learn(&alias, |testimony| {
-                    testimony.executed = target;
-                    testimony.journal_rows = rows;
-                }),
+                Ok(rows) => {
+                    ready.insert(alias, (rows, target));
+                }
                 Err(reason) => {
                     self.warn(format!("{alias} does not apply what it has received: {reason}"));
                     scene.learn(&alias, |testimony| testimony.apply_failed = Some(reason));
                 }
             }
         }
-        // The preferred one did not get ready in its time, and another is.
-        if ready {
-            for alias in behind {
-                scene.learn(alias, |testimony| {
-                    if testimony.executed != testimony.received && testimony.apply_failed.is_none() {
-                        testimony.apply_failed = Some("others had applied everything long before".to_owned());
-                    }
-                });
-            }
+        // Only the most preferred of those that are ready is taken as such: it is ahead of its equals now, and will be elected.
+        if let Some((alias, (rows, target))) = wanted.iter().find_map(|alias| Some((alias, ready.remove(alias)?))) {
+            scene.learn(alias, |testimony| {
+                testimony.executed = target;
+                testimony.journal_rows = rows;
+            });
         }
         Ok(())
     }
@@ -201,6 +220,11 @@ impl Run {
 /// Whether nothing received is left to apply.
 fn has_applied(scene: &Scene, alias: &TabletAlias) -> bool {
     scene.tablets.get(alias).is_none_or(|testimony| testimony.executed.contains(&testimony.received))
+}
+
+/// Whether something is left to apply, and nothing has shown that it cannot be.
+fn may_apply(scene: &Scene, alias: &TabletAlias) -> bool {
+    !has_applied(scene, alias) && scene.tablets.get(alias).is_some_and(|testimony| testimony.apply_failed.is_none())
 }
 
 fn holds(scene: &Scene, alias: &TabletAlias, position: &Position) -> bool {

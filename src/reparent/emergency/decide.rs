@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{ACTION, scene::Scene};
 use crate::{
     durability::RevokedBy,
-    elect::{Chosen, NoPromotion, Reach},
+    elect::{Chosen, EmergencyRejection, NoPromotion, Reach},
     reparent::decision::{Decision, ProofLine, TabletDecision},
     topo::TabletAlias,
 };
@@ -26,7 +26,7 @@ pub(super) fn decision(scene: &Scene, chosen: &Result<Chosen, NoPromotion>, lock
             received: testimony.received.encode(),
             executed: testimony.executed.encode(),
             errant: chosen.as_ref().ok().and_then(|chosen| chosen.errant.get(alias)).map(ToString::to_string).unwrap_or_default(),
-            rejected: chosen.as_ref().ok().and_then(|chosen| chosen.rejected.get(alias)).map(ToString::to_string),
+            rejected: rejected(chosen, alias).map(ToString::to_string),
         };
         (alias.clone(), told)
     });
@@ -37,12 +37,52 @@ pub(super) fn decision(scene: &Scene, chosen: &Result<Chosen, NoPromotion>, lock
         old_primary: scene.old_primary().cloned(),
         elect: chosen.as_ref().ok().map(|chosen| chosen.elect.clone()),
         source: chosen.as_ref().ok().and_then(|chosen| chosen.source.clone()),
-        proofs: chosen.as_ref().map(|chosen| proofs(chosen, locked)).unwrap_or_default(),
+        proofs: match chosen {
+            Ok(chosen) => proofs(chosen, locked),
+            Err(none) => refuted(none).into_iter().collect(),
+        },
         tablets: tablets.collect(),
         caveats: chosen.as_ref().map(caveats).unwrap_or_default(),
         steps: chosen.as_ref().map(|chosen| steps(scene, chosen)).unwrap_or_default(),
         refusal: chosen.as_ref().err().map(ToString::to_string),
     }
+}
+
+/// Why a tablet was not chosen.
+fn rejected<'a>(chosen: &'a Result<Chosen, NoPromotion>, alias: &TabletAlias) -> Option<&'a EmergencyRejection> {
+    match chosen {
+        Ok(chosen) => chosen.rejected.get(alias),
+        Err(NoPromotion::NobodyFit { rejected, .. }) => rejected.get(alias),
+        Err(NoPromotion::NotUsable { alias: named, why } | NoPromotion::MustNot { alias: named, why }) if named == alias => {
+            Some(why)
+        }
+        Err(_) => None,
+    }
+}
+
+/// The proof that a refusal refutes, where it is about one of them.
+fn refuted(none: &NoPromotion) -> Option<ProofLine> {
+    let name = match none {
+        NoPromotion::NotRevoked { .. } | NoPromotion::OldPrimaryUnknown { .. } | NoPromotion::UnlistedCells { .. } => "revoked",
+        NoPromotion::SplitBrain { .. }
+        | NoPromotion::NotASide { .. }
+        | NoPromotion::WipedEvidence { .. }
+        | NoPromotion::MixedFlavors { .. }
+        | NoPromotion::WouldLose { .. }
+        | NoPromotion::OtherLoss { .. }
+        | NoPromotion::Incomplete { .. } => "complete",
+        NoPromotion::NoProgress(_) => "established",
+        NoPromotion::Unknown { .. }
+        | NoPromotion::IgnoredUnknown { .. }
+        | NoPromotion::NamedIgnored { .. }
+        | NoPromotion::SideNotNamed
+        | NoPromotion::MustNot { .. }
+        | NoPromotion::OtherCell { .. }
+        | NoPromotion::NotUsable { .. }
+        | NoPromotion::InBackup { .. }
+        | NoPromotion::NobodyFit { .. } => return None,
+    };
+    Some(ProofLine { name, holds: false, because: none.to_string() })
 }
 
 /// What a person should know.

@@ -3,6 +3,7 @@
 mod apply;
 mod decide;
 mod establish;
+mod fence;
 mod leftover;
 mod scene;
 mod stop;
@@ -11,12 +12,13 @@ mod undo;
 
 use std::collections::BTreeSet;
 
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use self::{scene::Scene, stop::Touched};
 use super::{
     Branch, Edge, Emergency, Promoted, ReparentError, Step,
     declared::Declared,
+    fitness,
     journal::{Journal, Stage},
     lead::{Failed, Followers, How, Lead},
     resume::term_ns,
@@ -62,6 +64,12 @@ fn check_expected(declared: &Declared, request: &Emergency) -> Result<(), Repare
     }
 }
 
+/// The closer look at the tablet that will probably be elected, while the others are stopped.
+struct ReadAhead {
+    of: TabletAlias,
+    task: JoinHandle<fitness::Reading>,
+}
+
 /// What may still have to be put back, or is to be taken over by the promotion.
 #[derive(Default)]
 struct Changed {
@@ -81,6 +89,7 @@ impl Run {
         check_expected(&declared, request)?;
         let mut scene = Scene::new(declared, request)?;
         let left = self.left_behind(&scene, request).await?;
+        self.lift_fences(&scene.declared).await?;
         if let Some(primary) = left.finished {
             let old_primary = scene.declared.primary;
             return Ok(Promoted { branch: Branch::Partial, primary, old_primary });
@@ -91,9 +100,11 @@ impl Run {
             // The run that stopped it is dead; before, it ran.
             scene.learn(alias, |testimony| testimony.was_replicating = true);
         }
-        let forecast = match scene.elect() {
-            Ok(forecast) => forecast,
-            Err(none) => {
+        let forecast = match scene.elect().map_err(|none| (none.pending().and_then(BTreeSet::first).cloned(), none)) {
+            Ok(forecast) => forecast.elect,
+            // It has to apply what it received before anything can be said; that it may do.
+            Err((Some(pending), _)) => pending,
+            Err((None, none)) => {
                 self.decision = Some(decide::decision(&scene, &Err(none.clone()), None));
                 self.take_back_leftover(&scene, left).await;
                 return Err(none.into());
@@ -101,7 +112,7 @@ impl Run {
         };
         let old_primary = scene.old_primary().cloned();
         let old = old_primary.as_ref().map(|old| (old, term_ns(&scene.declared, old)));
-        let mut journal = self.journal(Stage::Demoting, &forecast.elect, old);
+        let mut journal = self.journal(Stage::Demoting, &forecast, old);
         journal.stopped_io = scene.may_stop().union(&left.stopped).map(ToString::to_string).collect();
         self.edge(Step::Survey, Edge::After).await;
         self.intend(Step::Stop, &journal).await?;
@@ -109,9 +120,10 @@ impl Run {
         self.demoted_at = Some(asked_at);
         let mut changed = Changed::default();
         changed.touched.stopped.extend(left.stopped);
+        let reading = self.read_fitness(&scene.declared, &forecast);
         self.stop_everybody(&mut scene, &mut changed.touched, request.wait_for_all_tablets, asked_at).await;
         self.edge(Step::Stop, Edge::After).await;
-        match self.prepare(&mut scene, request, &mut changed, &mut journal).await {
+        match self.prepare(&mut scene, request, &mut changed, &mut journal, reading).await {
             Ok(chosen) => self.promote_chosen(&scene, request, changed, journal, chosen).await,
             Err(error) => {
                 if let ReparentError::NoPromotion(none) = &error {
@@ -122,6 +134,13 @@ impl Run {
         }
     }
 
+    fn read_fitness(&self, declared: &Declared, elect: &TabletAlias) -> ReadAhead {
+        let (tablets, call) = (self.hands.tablets.clone(), self.short());
+        let tablet = declared.tablet(elect).cloned().unwrap_or_default();
+        let task = self.hands.tasks.spawn(async move { fitness::read(&*tablets, &tablet, call).await });
+        ReadAhead { of: elect.clone(), task }
+    }
+
     /// Everything between the stop and the point of no return: who it is, that it holds everything, that it is fit, that it will be
     /// acknowledged, and the intent.
     async fn prepare(
@@ -130,13 +149,22 @@ impl Run {
         request: &Emergency,
         changed: &mut Changed,
         journal: &mut Journal,
+        reading: ReadAhead,
     ) -> Result<Chosen, ReparentError> {
         self.edge(Step::Apply, Edge::Before).await;
+        let mut reading = Some(reading);
         let mut fit = BTreeSet::new();
         let chosen = loop {
             let chosen = self.make_complete(scene, &mut changed.repointed, request.wait_replicas_timeout).await?;
             if !fit.contains(&chosen.elect) {
-                match self.check_fitness(&scene.declared, &chosen.elect).await {
+                let checked = match reading.take().filter(|reading| reading.of == chosen.elect) {
+                    Some(ReadAhead { task, .. }) => match task.await {
+                        Ok(reading) => self.judge_fitness(&scene.declared, &chosen.elect, reading).await,
+                        Err(_) => self.check_fitness(&scene.declared, &chosen.elect).await,
+                    },
+                    None => self.check_fitness(&scene.declared, &chosen.elect).await,
+                };
+                match checked {
                     Err(ReparentError::Unfit { elect, reason }) => {
                         self.warn(format!("{elect} must not become primary: {reason}"));
                         scene.learn(&elect, |testimony| testimony.unfit = Some(reason));
@@ -188,15 +216,16 @@ impl Run {
         let is_reached = |alias: &TabletAlias| {
             scene.tablets.get(alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_)))
         };
-        let stragglers = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
+        let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
         let ran = |alias: &TabletAlias| scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
         let force = scene.declared.tablets.keys().filter(|alias| ran(alias)).cloned().collect();
+        let fenced = changed.touched.fenced;
         let lead = Lead {
-            stragglers,
+            stragglers: stragglers.clone(),
             left_alone: scene.wish.ignored.clone(),
             followers: changed.followers,
             following: changed.following,
-            fenced: changed.touched.fenced,
+            fenced: fenced.clone(),
             tolerant: true,
             bystanders: scene.declared.tablets.keys().cloned().collect(),
             force,
@@ -211,11 +240,34 @@ impl Run {
         self.edge(Step::Follow, Edge::After).await;
         self.wait_for_shard_record(&chosen.elect).await;
         self.edge(Step::Finish, Edge::Before).await;
-        self.close(&journal).await;
+        let fenced = self.lift_those_that_follow(scene, &fenced, &stragglers).await;
+        self.close(&journal.leaving(&fenced)).await;
         self.edge(Step::Finish, Edge::After).await;
         result?;
         let old_primary = scene.old_primary().cloned();
         Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary })
+    }
+}
+
+impl Run {
+    /// Lifts the fences of tablets that answered; the others are the duty of whoever sees them follow.
+    async fn lift_those_that_follow(
+        &mut self,
+        scene: &Scene,
+        fenced: &BTreeSet<TabletAlias>,
+        stragglers: &BTreeSet<TabletAlias>,
+    ) -> BTreeSet<TabletAlias> {
+        let mut left = fenced.clone();
+        for alias in fenced.difference(stragglers) {
+            let Some(tablet) = scene.declared.tablet(alias) else { continue };
+            match self.lift(tablet).await {
+                Ok(()) => {
+                    left.remove(alias);
+                }
+                Err(error) => self.warn(format!("the clients of {alias} are still cut off (offline_mode): {error}")),
+            }
+        }
+        left
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    elect::{Chosen, EmergencyEvidence, EmergencyWish, MysqlFacts, NoPromotion, Reach, Testimony, elect_emergency},
+    elect::{Chosen, EmergencyEvidence, EmergencyWish, MysqlFacts, NoPromotion, Reach, Testimony, check_wish, elect_emergency},
     mysql::{GtidError, GtidSet, Position},
     pb::{
         replicationdata::{FullStatus, Status},
@@ -34,6 +34,8 @@ pub(super) struct Scene {
     pub wish: EmergencyWish,
     /// Tablets whose server cannot be reached for certain: nothing is to be waited for there.
     pub gone: BTreeSet<TabletAlias>,
+    /// Tablets whose tablet manager says that their MySQL does not answer.
+    pub mysqld_down: BTreeSet<TabletAlias>,
     /// Tablets that accept writes, by their own words.
     pub writable: BTreeSet<TabletAlias>,
     /// Replicas whose IO thread runs.
@@ -43,7 +45,6 @@ pub(super) struct Scene {
 impl Scene {
     /// Nobody has been asked yet.
     pub fn new(declared: Declared, request: &Emergency) -> Result<Self, ReparentError> {
-        check_request(&declared, request)?;
         let tablets = declared.tablets.iter().map(|(alias, tablet)| (alias.clone(), unasked(tablet))).collect();
         let wish = EmergencyWish {
             named: request.new_primary.clone(),
@@ -54,7 +55,18 @@ impl Scene {
             allow_not_established: request.allow_not_established,
             allow_unfenced: request.allow_unfenced,
         };
-        Ok(Self { declared, tablets, wish, gone: BTreeSet::new(), writable: BTreeSet::new(), receiving: BTreeSet::new() })
+        let members = declared.tablets.keys().map(|alias| (alias.clone(), declared.member(alias))).collect();
+        let primary = declared.current_primary().or(declared.primary.as_ref());
+        check_wish(&declared.shard, &*declared.policy, primary, &members, &wish)?;
+        Ok(Self {
+            declared,
+            tablets,
+            wish,
+            gone: BTreeSet::new(),
+            mysqld_down: BTreeSet::new(),
+            writable: BTreeSet::new(),
+            receiving: BTreeSet::new(),
+        })
     }
 
     /// The primary that is to be replaced: by the shard record, or by a tablet's record of a newer term.
@@ -81,6 +93,11 @@ impl Scene {
         elect_emergency(&evidence, &self.wish)
     }
 
+    /// Whether enough is known to go on: somebody can be elected, or somebody has to apply what it received before that can be told.
+    pub fn is_enough(&self) -> bool {
+        self.elect().map_or_else(|none| none.pending().is_some(), |_| true)
+    }
+
     /// Changes what is known of a tablet.
     pub fn learn(&mut self, alias: &TabletAlias, change: impl FnOnce(&mut Testimony)) {
         if let Some(testimony) = self.tablets.get_mut(alias) {
@@ -99,6 +116,9 @@ impl Scene {
             Err(error) => {
                 if matches!(error.kind, TabletErrorKind::Unreachable | TabletErrorKind::MysqlDown) {
                     self.gone.insert(alias.clone());
+                }
+                if error.kind == TabletErrorKind::MysqlDown {
+                    self.mysqld_down.insert(alias.clone());
                 }
                 self.unreached(alias, error.to_string());
                 return;
@@ -151,23 +171,6 @@ impl Scene {
             _ => !self.gone.contains(*alias),
         };
         self.asked().map(|(alias, _)| alias).filter(runs).cloned().collect()
-    }
-}
-
-/// What can be refused before any tablet is asked.
-fn check_request(declared: &Declared, request: &Emergency) -> Result<(), ReparentError> {
-    let named = request.new_primary.iter().chain(&request.ignore_replicas);
-    if let Some(alias) = named.into_iter().find(|alias| declared.tablet(alias).is_none()) {
-        return Err(NoPromotion::Unknown { alias: alias.clone(), shard: declared.shard.clone() }.into());
-    }
-    match &request.new_primary {
-        Some(named) if request.ignore_replicas.contains(named) => {
-            Err(ReparentError::Request(format!("{named} is both the new primary and to be ignored; leave one of the two out")))
-        }
-        None if request.choose_side => {
-            Err(ReparentError::Request("to choose a side of a divergence, name its tablet as the new primary".to_owned()))
-        }
-        _ => Ok(()),
     }
 }
 

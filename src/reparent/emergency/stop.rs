@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{
+    fence::{Sent, SentDirectly},
     scene::{Scene, is_io_stopped, is_replicating, read_status},
     survey::{Asked, collect},
 };
@@ -20,10 +21,7 @@ use crate::{
         replicationdata::{PrimaryStatus, Status, StopReplicationMode},
         topodata::Tablet,
     },
-    reparent::{
-        dba::{SET_OFFLINE, STOP_IO},
-        run::Run,
-    },
+    reparent::{dba::STOP_IO, run::Run},
     tablet::{Call, TabletError, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
@@ -40,6 +38,19 @@ enum Stopped {
     Failed(TabletError),
     /// The IO thread does not stop.
     StillRuns(String),
+}
+
+/// A demotion that is under way.
+type Demotion = JoinHandle<Result<PrimaryStatus, TabletError>>;
+
+/// A fence that is under way.
+enum Fencing {
+    Tablet(Sent),
+    Directly(SentDirectly),
+}
+
+fn is_demoted(scene: &Scene, alias: &TabletAlias) -> bool {
+    scene.tablets.get(alias).is_some_and(|testimony| testimony.reach == Reach::Demoted)
 }
 
 /// What was sent and must be known of later.
@@ -79,13 +90,13 @@ impl Run {
                 Err(_) => late.push((alias, demotion)),
             }
         }
-        let fences = self.fence_the_silent(scene, touched, &late);
+        let fences = self.fence_the_silent(scene, touched, &primaries, &late);
         self.stop_replicas(scene, touched, all).await;
         self.last_words(scene, late, fences).await;
     }
 
     /// A demotion in a task that outlives the step: cut off half-way, a vttablet reopens its query service with semi-sync off.
-    fn send_forced_demotion(&self, tablet: &Tablet) -> JoinHandle<Result<PrimaryStatus, TabletError>> {
+    fn send_forced_demotion(&self, tablet: &Tablet) -> Demotion {
         let (tablets, call, tablet) = (self.hands.tablets.clone(), self.short(), tablet.clone());
         self.hands.tasks.spawn(async move { tablets.demote_primary(&tablet, true, call).await })
     }
@@ -113,44 +124,43 @@ impl Run {
         scene.unreached(alias, reason);
     }
 
-    /// Those whose demotion has not answered in time are cut off from their clients. The statement goes out before the promotion and
-    /// stays queued, so that a frozen server does it first of all when it thaws.
+    /// Those who are not demoted in time are cut off from their clients. The statement goes out before the promotion and stays queued,
+    /// so that a frozen server does it first of all when it thaws.
     fn fence_the_silent(
         &mut self,
         scene: &mut Scene,
         touched: &mut Touched,
-        late: &[(TabletAlias, JoinHandle<Result<PrimaryStatus, TabletError>>)],
-    ) -> Vec<(TabletAlias, JoinHandle<Result<(), TabletError>>)> {
-        let mut fences = Vec::new();
-        for (alias, _) in late {
-            self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
-            let reason = "its demotion has not answered yet, which proves nothing".to_owned();
-            scene.unreached(alias, reason);
-            if let Some(tablet) = scene.declared.tablet(alias) {
-                touched.fenced.insert(alias.clone());
-                fences.push((alias.clone(), self.fence(tablet)));
+        primaries: &[(TabletAlias, Tablet)],
+        late: &[(TabletAlias, Demotion)],
+    ) -> Vec<(TabletAlias, Fencing)> {
+        let mut fences: Vec<(TabletAlias, Fencing)> = Vec::new();
+        for (alias, tablet) in
+            primaries.iter().filter(|(alias, _)| !is_demoted(scene, alias) && !scene.mysqld_down.contains(alias))
+        {
+            if late.iter().any(|(late, _)| late == alias) {
+                self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
+                fences.push((alias.clone(), Fencing::Tablet(self.fence(tablet))));
             }
+            fences.extend(self.fence_directly(tablet).map(|fence| (alias.clone(), Fencing::Directly(fence))));
         }
+        for (alias, _) in late {
+            scene.unreached(alias, "its demotion has not answered yet, which proves nothing".to_owned());
+        }
+        touched.fenced.extend(fences.iter().map(|(alias, _)| alias.clone()));
         fences
     }
 
-    fn fence(&self, tablet: &Tablet) -> JoinHandle<Result<(), TabletError>> {
-        let (tablets, call, tablet) = (self.hands.tablets.clone(), self.short(), tablet.clone());
-        self.hands.tasks.spawn(async move { tablets.execute_fetch_as_dba(&tablet, SET_OFFLINE, 1, call).await.map(drop) })
-    }
-
     /// Looks a last time at what had not answered: meanwhile the replicas were stopped.
-    async fn last_words(
-        &mut self,
-        scene: &mut Scene,
-        late: Vec<(TabletAlias, JoinHandle<Result<PrimaryStatus, TabletError>>)>,
-        fences: Vec<(TabletAlias, JoinHandle<Result<(), TabletError>>)>,
-    ) {
-        let end = Instant::now() + FENCE_PATIENCE;
-        for (alias, mut fence) in fences {
-            // A proof without it is good enough; then nobody waits.
-            let end = if scene.elect().is_ok() { Instant::now() } else { end };
-            if let Ok(Ok(Ok(()))) = timeout_at(end, &mut fence).await {
+    async fn last_words(&mut self, scene: &mut Scene, late: Vec<(TabletAlias, Demotion)>, fences: Vec<(TabletAlias, Fencing)>) {
+        let limit = Instant::now() + FENCE_PATIENCE;
+        for (alias, fence) in fences {
+            // Where the proof does without it nobody waits.
+            let end = if scene.elect().is_ok() { Instant::now() } else { limit };
+            let fenced = match fence {
+                Fencing::Tablet(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(())))),
+                Fencing::Directly(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(_)))),
+            };
+            if fenced {
                 self.say(format!("{alias} is fenced: it accepts no client any more"));
                 scene.learn(&alias, |testimony| testimony.reach = Reach::Fenced);
             }
@@ -180,7 +190,7 @@ impl Run {
             if let Some(line) = hear(scene, touched, &alias, stopped) {
                 said.push(line);
             }
-            !all && scene.elect().is_ok()
+            !all && scene.is_enough()
         })
         .await;
         for line in said {

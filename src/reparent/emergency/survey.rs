@@ -46,7 +46,7 @@ impl Run {
         let calls = asked.iter().map(|(alias, tablet)| async move { (alias.clone(), ask(tablets, tablet, call).await) }.boxed());
         collect(calls.collect(), |alias, answer| {
             scene.hear(&alias, answer);
-            !all && scene.elect().is_ok()
+            !all && scene.is_enough()
         })
         .await;
     }

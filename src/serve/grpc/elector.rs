@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, input, refusal::Refusal, reparent, wish};
+use super::{Context, errant, input, refusal::Refusal, reparent, wish};
 use crate::{
     pb::vtelector::{
         self as pb, EmergencyReparentRequest, ErrantGtidsRequest, ErrantGtidsResponse, PlannedReparentRequest, ReparentResponse,
@@ -36,8 +36,8 @@ impl elector_server::Elector for Elector {
         Ok(Response::new(emergency(&self.context, request.into_inner()).await?))
     }
 
-    async fn errant_gtids(&self, _: Request<ErrantGtidsRequest>) -> Result<Response<ErrantGtidsResponse>, Status> {
-        Err(Status::unimplemented("errant GTIDs are not watched"))
+    async fn errant_gtids(&self, request: Request<ErrantGtidsRequest>) -> Result<Response<ErrantGtidsResponse>, Status> {
+        Ok(Response::new(errant::errant_gtids(&self.context, request.into_inner()).await?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cells;
 mod elector;
+mod errant;
 mod guard;
 mod input;
 mod keyspaces;
@@ -29,6 +30,7 @@ use crate::{
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
     reparent::Hands,
+    sense::ErrantWatch,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -73,6 +75,7 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
+    errant: Arc<ErrantWatch>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -86,13 +89,20 @@ pub struct Context {
 
 impl Context {
     /// No reparent is begun after `stopping`.
-    pub fn new(settings: &Settings, parts: Parts, limits: Limits, stopping: CancellationToken) -> Result<Arc<Self>, ServeError> {
+    pub fn new(
+        settings: &Settings,
+        parts: Parts,
+        errant: Arc<ErrantWatch>,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
         Ok(Arc::new(Self {
             schema,
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
+            errant,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,

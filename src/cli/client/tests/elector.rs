@@ -9,7 +9,8 @@ const DECISION: &str = r#"{"operation": "EmergencyReparentShard", "keyspace": "k
     "old_primary": {"cell": "zone1", "uid": 100}, "elect": {"cell": "zone1", "uid": 101}, "source": {"cell": "zone1", "uid": 103},
     "proofs": [{"name": "revoked", "holds": true, "because": "zone1-0000000101 and zone1-0000000103 are stopped"},
         {"name": "complete", "holds": true, "because": "zone1-0000000103 has everything"}],
-    "tablets": [{"alias": {"cell": "zone1", "uid": 100}, "type": "PRIMARY", "reach": "no answer", "rejected": "it was not reached"},
+    "tablets": [{"alias": {"cell": "zone1", "uid": 100}, "type": "PRIMARY", "reach": "not reached: FullStatus: refused",
+            "rejected": "it was not reached: FullStatus: refused"},
         {"alias": {"cell": "zone1", "uid": 101}, "type": "REPLICA", "reach": "stopped", "received": "a:1-9", "executed": "a:1-9"},
         {"alias": {"cell": "zone1", "uid": 103}, "type": "RDONLY", "reach": "stopped", "received": "a:1-10", "executed": "a:1-8",
             "errant": "b:1", "rejected": "RDONLY is never promoted"}],
@@ -26,10 +27,10 @@ PROOF     HOLDS  BECAUSE
 revoked   yes    zone1-0000000101 and zone1-0000000103 are stopped
 complete  yes    zone1-0000000103 has everything
 
-TABLET            TYPE     REACHED    WHY NOT
-zone1-0000000100  primary  no answer  it was not reached
-zone1-0000000101  replica  stopped    (the new primary)
-zone1-0000000103  rdonly   stopped    RDONLY is never promoted
+TABLET            TYPE     REACHED      WHY NOT
+zone1-0000000100  primary  not reached  it was not reached: FullStatus: refused
+zone1-0000000101  replica  stopped      (the new primary)
+zone1-0000000103  rdonly   stopped      RDONLY is never promoted
 
 TABLET                      POSITION
 zone1-0000000101  received  a:1-9
@@ -67,10 +68,12 @@ const STORIES: [Story; 7] = [
         "EmergencyReparentRequest",
         r#"{"dry_run": true, "request": {"keyspace": "ks", "shard": "0", "wait_replicas_timeout": {"seconds": "1"}}}"#,
         r#"{"keyspace": "ks", "shard": "0", "was_dry_run": true, "refusal": {"code": 9, "message": "zone1-0000000102 could still commit"},
-            "decision": {"operation": "EmergencyReparentShard", "proofs": [{"name": "revoked", "because": "zone1-0000000102"}]}}"#,
+            "decision": {"operation": "EmergencyReparentShard", "proofs": [{"name": "revoked", "because": "zone1-0000000102"}],
+            "tablets": [{"alias": {"cell": "zone1", "uid": 102}, "type": "REPLICA", "reach": "not reached: it hangs"}]}}"#,
         Verdict::WouldBeRefused,
         "operation    EmergencyReparentShard\npolicy       -\nold primary  -\nnew primary  -\n\n\
          PROOF    HOLDS  BECAUSE\nrevoked  NO     zone1-0000000102\n\n\
+         TABLET            TYPE     REACHED      WHY NOT\nzone1-0000000102  replica  not reached  it hangs\n\n\
          ks/0: WOULD BE REFUSED, FailedPrecondition: zone1-0000000102 could still commit\nnothing was changed",
     ),
     (
