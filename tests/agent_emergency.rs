@@ -113,7 +113,7 @@ async fn a_frozen_primary_acknowledges_nothing_after_its_thaw_and_says_that_it_i
     let begun = Instant::now();
     let demoted = world.tablets.demote_primary(&old, true, SHORT).await.unwrap_err();
     assert_eq!(demoted.kind, TabletErrorKind::UnknownOutcome, "{demoted}");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(demoted.message.contains("mysqld does not answer"), "not told early: {demoted} after {:?}", begun.elapsed());
     promote_second(&world).await;
 
     world.mysqld(0).signal(Signal::Thaw).unwrap();

@@ -2,7 +2,10 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     Action, Agent, AgentError, Context, door::FROZEN_MAX, promote::cancel_source_off, replication, semi_sync, status::Switches,
@@ -19,19 +22,32 @@ const OFF_DELAY_DEMOTED: Duration = Duration::from_secs(10);
 /// A server that follows another has no replicas any more: so much later MySQL has noticed, and switches it off at once.
 pub(super) const OFF_DELAY_FOLLOWING: Duration = Duration::from_secs(3);
 
-/// Commits that have not ended by then hang, and a server that has not answered is frozen. Well below the time for which an elector waits
-/// for a demotion (400 ms, safety.md section 3), so that the fence is sent before anybody else is promoted.
+/// A server that has not answered the simplest question by then is frozen, and commits that have not ended by then hang. Well below the
+/// time for which an elector waits for a demotion (400 ms, safety.md section 3): the fence is sent before anybody else is promoted.
+const ANSWER_MAX: Duration = Duration::from_millis(50);
 const FLOWING_MAX: Duration = Duration::from_millis(100);
 
 /// Limit of taking a demotion back whose own deadline is over.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who is to be told that the server does not answer.
+pub(super) type Frozen = Option<oneshot::Sender<()>>;
+
 impl Agent {
-    /// DemotePrimary. The answer is the position that stays.
+    /// DemotePrimary. The answer is the position that stays. In an emergency the demotion goes on whatever its caller is told, and he is
+    /// told early of a server that does not answer: he has others to ask.
     pub(super) async fn demote(self: &Arc<Self>, context: &Context, force: bool) -> Result<PrimaryStatus, AgentError> {
-        let status = if force { self.demote_by_force(context).await? } else { self.demote_in_order(context).await? };
-        tracing::info!(force, position = status.position, "demoted: this server is read-only");
-        Ok(status)
+        if !force {
+            return self.demote_in_order(context).await;
+        }
+        let (tell, frozen) = oneshot::channel();
+        let (agent, context) = (self.clone(), *context);
+        let task = self.tasks.spawn(async move { agent.demote_by_force(&context, Some(tell)).await });
+        tokio::select! {
+            biased;
+            done = task => done.unwrap_or(Err(AgentError::Shutdown)),
+            Ok(()) = frozen => Err(AgentError::Frozen),
+        }
     }
 
     /// Planned: super_read_only, position, answer; semi-sync's source side is switched off later, because MySQL may take a second for
@@ -45,6 +61,7 @@ impl Agent {
         match self.close(&mut conn, context.deadline).await {
             Ok(status) => {
                 self.source_off_later(&mut action, OFF_DELAY_DEMOTED);
+                tracing::info!(position = status.position, "demoted: this server is read-only");
                 Ok(status)
             }
             Err(error) => {
@@ -56,39 +73,52 @@ impl Agent {
 
     /// In an emergency: neither an action under way nor a frozen server keeps the fence from being sent, and the caller's deadline ends
     /// nothing, because half a demotion is worse than a late one. Never taken back.
-    async fn demote_by_force(self: &Arc<Self>, context: &Context) -> Result<PrimaryStatus, AgentError> {
+    async fn demote_by_force(self: &Arc<Self>, context: &Context, mut frozen: Frozen) -> Result<PrimaryStatus, AgentError> {
         self.admit(context).await?;
         let patient = Context { deadline: Instant::now() + FROZEN_MAX, ..*context };
         let mut lock = pin!(self.lock(&patient));
         let mut action = match timeout(FLOWING_MAX, &mut lock).await {
             Ok(action) => action?,
             // Whoever holds the action lock hangs, perhaps on this very server.
-            Err(_) => tokio::join!(lock, self.throw_out()).0?,
+            Err(_) => tokio::join!(lock, self.throw_out_first(&mut frozen)).0?,
         };
-        self.shut(&mut action).await
+        let status = self.shut(&mut action, frozen).await?;
+        tracing::info!(position = status.position, "demoted by force: this server is read-only");
+        Ok(status)
     }
 
     /// Makes the server read-only whatever state it is in. Commits that flow end by themselves, acknowledged by living replicas, and
     /// leave nothing behind that only this server has. Where they hang, or nothing answers, all clients are thrown out first, so that none
     /// is told "committed" when semi-sync goes off and lets the hung commits end.
-    pub(super) async fn shut(self: &Arc<Self>, action: &mut Action) -> Result<PrimaryStatus, AgentError> {
+    pub(super) async fn shut(self: &Arc<Self>, action: &mut Action, mut frozen: Frozen) -> Result<PrimaryStatus, AgentError> {
         cancel_source_off(action);
         self.change(|state| state.writable = false);
-        if let Ok(Ok(status)) = timeout(FLOWING_MAX, self.close_afresh()).await {
+        let deadline = self.own_deadline();
+        if let Ok(Ok(mut conn)) = timeout(ANSWER_MAX, self.mysql.conn(deadline)).await
+            && let Ok(Ok(status)) = timeout(FLOWING_MAX, self.close(&mut conn, deadline)).await
+        {
             self.source_off_later(action, OFF_DELAY_DEMOTED);
             return Ok(status);
         }
-        self.throw_out().await?;
+        self.throw_out_first(&mut frozen).await?;
         let deadline = self.own_deadline();
         let mut conn = self.mysql.conn(deadline).await?;
         semi_sync::source_off(&mut conn, deadline).await?;
         self.close(&mut conn, deadline).await
     }
 
-    async fn close_afresh(&self) -> Result<PrimaryStatus, AgentError> {
-        let deadline = self.own_deadline();
-        let mut conn = self.mysql.conn(deadline).await?;
-        self.close(&mut conn, deadline).await
+    /// Throws the clients out, and tells whoever wants to know when the server does not answer even that.
+    async fn throw_out_first(&self, frozen: &mut Frozen) -> Result<(), AgentError> {
+        let mut thrown_out = pin!(self.throw_out());
+        if let Ok(done) = timeout(ANSWER_MAX, &mut thrown_out).await {
+            return done;
+        }
+        tracing::warn!("mysqld does not answer: when it does, it throws its clients out and becomes read-only first of all");
+        if let Some(tell) = frozen.take() {
+            // The caller may be content with less.
+            let _ = tell.send(());
+        }
+        thrown_out.await
     }
 
     async fn close(&self, conn: &mut Lease<'_>, deadline: Instant) -> Result<PrimaryStatus, AgentError> {

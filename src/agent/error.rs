@@ -67,6 +67,9 @@ pub enum AgentError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// The fence waits for a server that does not answer.
+    #[error("mysqld does not answer; when it does, it throws its clients out and becomes read-only first of all")]
+    Frozen,
     /// The agent is going down.
     #[error("the agent is shutting down")]
     Shutdown,
@@ -97,7 +100,7 @@ impl AgentError {
             AgentError::Change(_) | AgentError::NotReplica | AgentError::Topo(_) => Code::Unknown,
             AgentError::BeforeStatus(error) => error.code(),
             AgentError::Precondition(_) | AgentError::Overtaken { .. } => Code::FailedPrecondition,
-            AgentError::Deadline(_) => Code::DeadlineExceeded,
+            AgentError::Deadline(_) | AgentError::Frozen => Code::DeadlineExceeded,
             AgentError::Invalid(_) => Code::InvalidArgument,
             AgentError::Position(_) | AgentError::File { .. } => Code::Internal,
             AgentError::Peer(error) => error.code,

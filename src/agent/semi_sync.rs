@@ -8,6 +8,19 @@ use crate::mysql::conn::{MysqlConn, MysqlError};
 /// A timeout that never falls back to asynchronous replication; the value that Vitess's own configuration uses.
 const TIMEOUT_MS: u64 = 1_000_000_000_000_000_000;
 
+/// What is asked of both plugins under their present names.
+const VARIABLES: [&str; 6] = [
+    "rpl_semi_sync_source_enabled",
+    "rpl_semi_sync_replica_enabled",
+    "rpl_semi_sync_source_timeout",
+    "rpl_semi_sync_source_wait_for_replica_count",
+    "rpl_semi_sync_source_wait_no_replica",
+    "rpl_semi_sync_source_wait_point",
+];
+
+/// A plugin is not loaded.
+const ER_UNKNOWN_SYSTEM_VARIABLE: u16 = 1193;
+
 /// MySQL renamed plugins and variables in 8.0.26; either may be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
@@ -63,9 +76,21 @@ impl SemiSync {
         self.names.is_some()
     }
 
-    /// Reads the variables; what is status stays as if nothing ran. Collecting the status of a whole server takes MySQL milliseconds.
+    /// Reads the variables; what is status stays as if nothing ran. By their names, which takes MySQL a tenth of a millisecond; only
+    /// where they have others, or are not there, it has to make the list of all its variables, which takes four.
     pub async fn variables(conn: &mut MysqlConn, deadline: Instant) -> Result<Self, MysqlError> {
         let mut this = Self::default();
+        let select = VARIABLES.map(|name| format!("@@global.{name} AS {name}")).join(", ");
+        match conn.query_one(&format!("SELECT {select}"), deadline).await {
+            Ok(row) => {
+                for name in VARIABLES {
+                    this.take(name, &row.text(&[name]).unwrap_or_default());
+                }
+                return Ok(this);
+            }
+            Err(error) if error.errno() == Some(ER_UNKNOWN_SYSTEM_VARIABLE) => {}
+            Err(error) => return Err(error),
+        }
         for row in conn.query("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'", deadline).await? {
             this.take(&row.at(0).unwrap_or_default(), &row.at(1).unwrap_or_default());
         }

@@ -133,7 +133,7 @@ impl Agent {
         }
         let primary = shard.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok());
         tracing::warn!(primary = primary.as_ref().map(ToString::to_string), "a later primary was elected: stepping down");
-        match self.shut(&mut action).await {
+        match self.shut(&mut action, None).await {
             Ok(_) => {}
             // Nothing to close: [`super::supervise`] closes what comes back.
             Err(AgentError::Read(MysqlError::Unreachable { .. })) => {}

@@ -130,7 +130,7 @@ impl Agent {
         drop(conn);
         if !self.is_primary() && !now.super_read_only {
             tracing::warn!("mysqld answers again and is writable, but this tablet is no longer primary: read-only");
-            self.shut(&mut action).await?;
+            self.shut(&mut action, None).await?;
             self.unsettled.notify_one();
         }
         self.change(|state| state.writable = !now.read_only && state.is_primary());

@@ -351,6 +351,7 @@ impl ReparentError {
         match self {
             Self::SameAsAvoid { .. } => "same_as_avoid",
             Self::ExpectedPrimaryMismatch { .. } => "expected_primary_mismatch",
+            Self::Topo(TopoError::LockTimeout { .. }) => "lock_timeout",
             Self::Topo(_) | Self::PartialTopology { .. } => "topology",
             Self::UnknownPolicy { .. } | Self::Extra { .. } => "unknown_policy",
             Self::NoCandidate(_) => "no_candidate",

@@ -37,10 +37,11 @@ impl Cluster {
     pub fn strike(&mut self, alias: &TabletAlias, fault: Fault) -> Result<(), SandboxError> {
         let tablet = self.tablet_mut(alias);
         match fault {
-            Fault::MysqldKilled => tablet.mysqld.kill(),
+            // The end of a process takes the system a tenth of a second, which is a part of the failover.
+            Fault::MysqldKilled => tablet.mysqld.signal(Signal::Kill)?,
             Fault::BothKilled => {
-                tablet.mysqld.kill();
-                tablet.kill_agent();
+                tablet.mysqld.signal(Signal::Kill)?;
+                tablet.signal_agent(Signal::Kill)?;
             }
             Fault::MysqldFrozen => tablet.mysqld.signal(Signal::Freeze)?,
             Fault::AgentFrozen => tablet.signal_agent(Signal::Freeze)?,
@@ -108,7 +109,7 @@ impl Tablet {
         self.agent = None;
     }
 
-    /// Freezes, thaws or terminates the agent.
+    /// Sends the agent a signal.
     pub fn signal_agent(&self, signal: Signal) -> Result<(), SandboxError> {
         self.agent.as_ref().map_or(Ok(()), |agent| agent.signal(signal))
     }

@@ -103,7 +103,7 @@ impl Mysqld {
         }
     }
 
-    /// Freezes, thaws or terminates it.
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<(), SandboxError> {
         self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
     }

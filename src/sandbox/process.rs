@@ -19,6 +19,8 @@ pub enum Signal {
     Freeze,
     /// SIGCONT: go on.
     Thaw,
+    /// SIGKILL, without waiting until it is gone.
+    Kill,
 }
 
 /// A running child. Its output goes to a log file; dropping it kills it, by its process id, and waits until it is gone.
@@ -110,6 +112,7 @@ impl Process {
             Signal::Terminate => "TERM",
             Signal::Freeze => "STOP",
             Signal::Thaw => "CONT",
+            Signal::Kill => "KILL",
         };
         // The shell's own kill: the program of that name is not installed everywhere.
         let id = self.id().to_string();
