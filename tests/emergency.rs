@@ -46,6 +46,11 @@ impl Story {
             "is not yet what the topology says",
             "a call was not carried out",
             "waiting for mysqld",
+            // What the elector says of them.
+            "is not demoted",
+            "has not answered its demotion in time",
+            "was not stopped",
+            "not every replica follows it",
         ] {
             test.announce(text);
         }
@@ -137,8 +142,6 @@ async fn whatever_befalls_the_primary_another_one_takes_over_and_nothing_is_lost
         let came = story.come_back(&change, fault).await;
         println!("{}: call {took:?}, the old primary came back {came:?}", fault.name());
     }
-    story.test.announce("is not demoted");
-    story.test.announce("has not answered its demotion in time");
     story.end().await;
 }
 
@@ -177,8 +180,6 @@ async fn a_replica_a_minute_behind_is_neither_elected_nor_waited_for_and_a_dead_
     story.test.heal(&primary, Fault::MysqldKilled).await.unwrap();
     story.test.heal(&dead, Fault::MysqldKilled).await.unwrap();
     story.settled().await;
-    story.test.announce("is not demoted");
-    story.test.announce("was not stopped");
     story.test.announce("reparent failed");
     story.end().await;
 }
@@ -205,7 +206,6 @@ async fn nobody_is_promoted_whose_commits_nobody_would_acknowledge() {
     story.test.heal(&primary, Fault::MysqldKilled).await.unwrap();
     story.test.rebuild(&errant).await.unwrap();
     story.settled().await;
-    story.test.announce("is not demoted");
     story.test.announce("reparent failed");
     story.end().await;
 }
@@ -236,7 +236,6 @@ async fn electors_die(edge: &str) {
         println!("elector killed at {at}: the next one was done {took:?} later, the old primary came back {came:?}");
     }
     story.test.announce("VTELECTOR_DIE_AT");
-    story.test.announce("is not demoted");
     story.test.announce("ended half-way");
     story.end().await;
 }
