@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use cluster::{TabletAlias, TestCluster, Writers, eventually, shape};
 use mysql_async::prelude::Queryable;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
 use vtelector::pb::vtelector::{ErrantGtidsRequest, ErrantGtidsResponse, elector_client::ElectorClient};
 
 /// A look, and a second one that confirms it, with much to spare.
@@ -132,7 +135,8 @@ async fn a_commit_that_hangs_for_its_acknowledgement_is_not_errant() {
     cluster.tablet(&acker).mysqld.execute("STOP REPLICA").await.unwrap();
     let conn = cluster.tablet(&primary).mysqld.connect().await.unwrap();
     let uuid = cluster.tablet(&primary).mysqld.value("SELECT @@global.server_uuid").await.unwrap();
-    let mut hung = tokio::spawn(async move {
+    let mut hung = JoinSet::new();
+    hung.spawn(async move {
         let mut conn = conn;
         conn.query_drop("CREATE DATABASE hung").await
     });
@@ -152,9 +156,9 @@ async fn a_commit_that_hangs_for_its_acknowledgement_is_not_errant() {
         }
     });
     assert!(flagged.await.is_err());
-    assert!(!hung.is_finished(), "its commit hangs still");
+    assert!(hung.try_join_next().is_none(), "its commit hangs still");
     cluster.tablet(&acker).mysqld.execute("START REPLICA").await.unwrap();
-    (&mut hung).await.unwrap().unwrap();
+    hung.join_next().await.unwrap().unwrap().unwrap();
     until_errant(&cluster, &[]).await;
     cluster.finish();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster::{APP, Mysqld, Signal, TempFolder, eventually, tools};
 use mysql_async::{Conn, prelude::Queryable};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use vtelector::mysql::{
     conn::{MysqlAddress, Secret},
     fence::{DirectFence, FenceAccount, FenceError},
@@ -57,9 +57,10 @@ impl Lonely {
     }
 
     /// A client whose commit hangs.
-    async fn hung_client(&self) -> JoinHandle<Result<(), mysql_async::Error>> {
+    async fn hung_client(&self) -> JoinSet<Result<(), mysql_async::Error>> {
         let mut conn = Conn::new(self.mysqld.tcp_opts(APP)).await.unwrap();
-        let client = tokio::spawn(async move { conn.query_drop("INSERT INTO app.t VALUES (1)").await });
+        let mut client = JoinSet::new();
+        client.spawn(async move { conn.query_drop("INSERT INTO app.t VALUES (1)").await });
         self.until(
             "SELECT CAST(COUNT(*) AS CHAR) FROM performance_schema.processlist WHERE state LIKE 'Waiting for semi-sync%'",
             "1",
@@ -91,14 +92,14 @@ const GRANTS: &str = "SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_commit_hangs_is_cut_off_and_never_told_that_it_was_committed() {
     let server = Lonely::start(GRANTS).await;
-    let hung = server.hung_client().await;
+    let mut hung = server.hung_client().await;
     let fence = server.fence();
     let begun = Instant::now();
     let fenced = fence.fence(server.address(), in_ms(2000)).await.unwrap();
     println!("fenced in {:?}", begun.elapsed());
     // Semi-sync takes a second to be switched off: that is not on this way.
     assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
-    let cut_off = tokio::time::timeout(SOON, hung).await.unwrap().unwrap();
+    let cut_off = tokio::time::timeout(SOON, hung.join_next()).await.unwrap().unwrap().unwrap();
     assert!(!matches!(cut_off, Ok(()) | Err(mysql_async::Error::Server(_))), "cut off without an answer: {cut_off:?}");
     let refused = Conn::new(server.mysqld.tcp_opts(APP)).await.unwrap_err().to_string();
     assert!(refused.contains("offline mode"), "{refused}");
@@ -129,7 +130,7 @@ async fn who_lifts_the_fence_lets_clients_in_again_to_a_server_that_stays_read_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_finds_the_fence_queued_when_it_thaws_though_the_elector_is_dead() {
     let server = Lonely::start(GRANTS).await;
-    let hung = server.hung_client().await;
+    let mut hung = server.hung_client().await;
     let fence = server.fence();
     let mut held = fence.hold(server.address(), in_ms(2000)).await.unwrap();
     assert!(held.is_alive(in_ms(2000)).await);
@@ -144,7 +145,7 @@ async fn a_frozen_server_finds_the_fence_queued_when_it_thaws_though_the_elector
     drop(fence);
     server.mysqld.signal(Signal::Thaw).unwrap();
     server.until(OFFLINE, "1").await;
-    let cut_off = tokio::time::timeout(SOON, hung).await.unwrap().unwrap();
+    let cut_off = tokio::time::timeout(SOON, hung.join_next()).await.unwrap().unwrap().unwrap();
     assert!(!matches!(cut_off, Ok(()) | Err(mysql_async::Error::Server(_))), "cut off without an answer: {cut_off:?}");
 }
 

@@ -130,6 +130,7 @@ fn nothing_names_a_machine_or_a_registry() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/proof.md",
         "Makefile",
         "Cargo.toml",
         "build.rs",

@@ -87,6 +87,7 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,
         ledger_root: settings.ledger_root.clone(),
+        durability_extra: settings.durability_extra.clone(),
         who: who(settings.grpc.port),
         die_at,
     };

@@ -134,6 +134,10 @@ pub struct ServeArgs {
     /// Only tablets of these keyspaces, shards or key ranges are looked at; all when left out
     #[arg(long, value_name = "KEYSPACE[/SHARD],...", value_delimiter = ',', help_heading = "Watching")]
     pub clusters_to_watch: Vec<String>,
+    /// What is demanded of a keyspace's promotions beyond its durability policy; repeatable. acks: so many acknowledgements for a commit;
+    /// cells, regions: tablets that may acknowledge in so many cells, or CellsAliases
+    #[arg(long, value_name = "KEYSPACE=acks:N,cells:N,regions:N", help_heading = "Reparents")]
+    pub durability_extra: Vec<String>,
     /// Where our own journal stands in the global etcd
     #[arg(long, value_name = "PATH", default_value = "/vtelector", help_heading = "Reparents")]
     pub ledger_root: String,

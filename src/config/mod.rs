@@ -7,6 +7,7 @@ mod foreign;
 mod mysql;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,10 +19,11 @@ pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 
 use crate::{
+    durability::{Extra, ExtraError},
     mysql::fence::FenceAccount,
     sense::Watched,
     tablet::TabletTls,
-    topo::{NameError, TopoSettings, TopoTls, check_cell},
+    topo::{NameError, ShardId, TopoSettings, TopoTls, check_cell},
 };
 
 /// How often a held lock's lease is kept alive; a lease must outlive three of these, so that two lost answers do not lose the lock.
@@ -111,6 +113,8 @@ pub struct Settings {
     pub lock_timeout: Duration,
     /// How long a reparent waits for replicas where the request does not say.
     pub wait_replicas_timeout: Duration,
+    /// What is demanded of a keyspace beyond its durability policy.
+    pub durability_extra: BTreeMap<String, Extra>,
     /// Root of our journal in the global etcd.
     pub ledger_root: String,
     /// The account that fences MySQL servers directly; without one that is off.
@@ -157,6 +161,7 @@ impl TryFrom<&ServeArgs> for Settings {
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
             watched: watched(args)?,
+            durability_extra: durability_extra(&args.durability_extra)?,
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
             warnings: warnings(&topo, lock_timeout),
@@ -193,6 +198,23 @@ impl TryFrom<&TopoArgs> for TopoSettings {
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
         })
     }
+}
+
+/// `KEYSPACE=acks:2,cells:2`, each keyspace once.
+fn durability_extra(demands: &[String]) -> Result<BTreeMap<String, Extra>, ConfigError> {
+    let flag = "durability-extra";
+    let remedy = "write KEYSPACE=acks:2,cells:2, and each keyspace once";
+    let mut extras = BTreeMap::new();
+    for demand in demands {
+        let error = |problem: String| ConfigError::new(flag, demand, problem, remedy);
+        let (keyspace, extra) = demand.split_once('=').ok_or_else(|| error("it names no keyspace".to_owned()))?;
+        ShardId::new(keyspace, "0").map_err(|bad| error(bad.to_string()))?;
+        let extra = extra.parse().map_err(|bad: ExtraError| error(bad.to_string()))?;
+        if extras.insert(keyspace.to_owned(), extra).is_some() {
+            return Err(error(format!("{keyspace} stands there twice")));
+        }
+    }
+    Ok(extras)
 }
 
 fn lease_ttl(ttl: GoDuration) -> Result<Duration, ConfigError> {

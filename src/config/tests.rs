@@ -54,6 +54,14 @@ fn defaults_are_those_of_vitess_but_for_the_lease() {
 }
 
 #[test]
+fn demands_on_durability_are_told_by_keyspace() {
+    let line = format!("{TOPO} --durability-extra commerce=acks:2,cells:2 --durability-extra=customer=regions:2");
+    let (settings, _) = settings(&line).unwrap();
+    let told: Vec<_> = settings.durability_extra.iter().map(|(keyspace, extra)| format!("{keyspace}={extra}")).collect();
+    assert_eq!(told, ["commerce=acks:2,cells:2", "customer=regions:2"]);
+}
+
+#[test]
 fn the_lease_is_seconds_with_or_without_the_unit_and_the_last_flag_wins() {
     for (ttl, seconds) in [("7", 7), ("7s", 7), ("1m", 60)] {
         let (settings, _) = settings(&format!("{TOPO} --topo-etcd-lease-ttl 30 --topo-etcd-lease-ttl {ttl}")).unwrap();
@@ -84,6 +92,13 @@ fn a_setting_that_cannot_be_is_named_with_value_and_remedy() {
         ("--allow-recovery=maybe", ["--allow-recovery", "maybe", "true or false"]),
         ("--grpc-cert Cargo.toml", ["--grpc-cert Cargo.toml", "no PEM file", "-----BEGIN"]),
         ("--grpc-key no-such-file", ["--grpc-key no-such-file", "No such file", "can read"]),
+        ("--durability-extra acks:2", ["--durability-extra acks:2", "names no keyspace", "KEYSPACE=acks:2,cells:2"]),
+        ("--durability-extra a/b=acks:2", ["--durability-extra a/b=acks:2", "not a valid keyspace name", "each keyspace once"]),
+        ("--durability-extra ks=ack:2", ["--durability-extra ks=ack:2", "there is no \"ack\"", "acks:2"]),
+        (
+            "--durability-extra ks=acks:2 --durability-extra ks=cells:2",
+            ["ks=cells:2", "ks stands there twice", "each keyspace once"],
+        ),
         ("--ledger-root /", ["--ledger-root /", "root of etcd", "use /vtelector"]),
         ("--log-format xml", ["--log-format", "xml", "json"]),
     ] {

@@ -1,6 +1,6 @@
 //! Evidence in, the candidate out, with every rejected alternative and its reason (pure).
 
-mod emergency;
+pub(crate) mod emergency;
 mod planned;
 mod refusal;
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum Status {
 pub struct Candidate {
     /// The type in its record.
     pub tablet_type: TabletType,
+    /// The promotion rule in its tag.
+    pub tagged: Option<PromotionRule>,
     /// Whether it answered at all.
     pub reached: bool,
     /// Its replication.
@@ -133,6 +135,11 @@ fn check_named(evidence: &Evidence<'_>, wish: &Wish) -> Result<(), NoCandidate> 
         return Err(NoCandidate::Unknown { alias: alias.clone(), shard: evidence.shard.clone() });
     };
     match evidence.policy.promotion_rule(&member(evidence, alias)) {
+        PromotionRule::MustNot
+            if candidate.tagged == Some(PromotionRule::MustNot) && evidence.policy.could_be_primary(&member(evidence, alias)) =>
+        {
+            Err(NoCandidate::TaggedMustNot { alias: alias.clone() })
+        }
         PromotionRule::MustNot => Err(NoCandidate::MustNot { alias: alias.clone(), tablet_type: candidate.tablet_type }),
         _ => Ok(()),
     }
@@ -150,6 +157,9 @@ fn reject_by_record(evidence: &Evidence<'_>, wish: &Wish, alias: &TabletAlias, c
         TabletType::Replica => {}
         TabletType::Primary => return Some(Rejection::RecordedPrimary),
         other => return Some(Rejection::MustNot(other)),
+    }
+    if candidate.tagged == Some(PromotionRule::MustNot) {
+        return Some(Rejection::TaggedMustNot);
     }
     match evidence.recorded_primary {
         Some(primary) if !wish.allow_cross_cell && primary.cell != alias.cell => {
@@ -173,8 +183,9 @@ fn reject_by_status(wish: &Wish, candidate: &Candidate) -> Option<Rejection> {
 }
 
 fn member(evidence: &Evidence<'_>, alias: &TabletAlias) -> Member {
-    let tablet_type = evidence.tablets.get(alias).map_or(TabletType::Unknown, |candidate| candidate.tablet_type);
-    Member::new(alias.clone(), tablet_type)
+    let (tablet_type, tagged) =
+        evidence.tablets.get(alias).map_or((TabletType::Unknown, None), |candidate| (candidate.tablet_type, candidate.tagged));
+    Member { alias: alias.clone(), tablet_type, tagged }
 }
 
 /// The tablets that answered: an acker that does not answer acknowledges nothing.

@@ -17,6 +17,8 @@ pub enum Rejection {
     NotNamed,
     /// The policy never promotes a tablet of this type.
     MustNot(TabletType),
+    /// Its tag says that it is never promoted.
+    TaggedMustNot,
     /// It is the one to avoid.
     Avoided,
     /// It is recorded as PRIMARY, and such a tablet becomes primary only when it is named.
@@ -52,6 +54,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::NotNamed => f.write_str("another tablet was named"),
             Self::MustNot(tablet_type) => write!(f, "a tablet of type {} must not be promoted", tablet_type.as_str_name()),
+            Self::TaggedMustNot => f.write_str("its tag vtelector_promotion_rule is must_not"),
             Self::Avoided => f.write_str("it is the primary to avoid"),
             Self::RecordedPrimary => f.write_str("it is recorded as PRIMARY; name it to promote it"),
             Self::OtherCell { primary } => {
@@ -89,6 +92,12 @@ pub enum NoCandidate {
         /// The type in its record.
         tablet_type: TabletType,
     },
+    /// The named tablet's tag says that it is never promoted.
+    #[error("{alias} must not be promoted: its tag vtelector_promotion_rule is must_not; name another tablet, or change the tag")]
+    TaggedMustNot {
+        /// The named tablet.
+        alias: TabletAlias,
+    },
     /// The replication status of a candidate is not known.
     #[error("cannot judge candidate {alias}: {reason}")]
     StatusFailed {
@@ -122,7 +131,7 @@ impl NoCandidate {
     pub fn code(&self) -> Code {
         match self {
             Self::Unknown { .. } => Code::NotFound,
-            Self::MustNot { .. } => Code::Aborted,
+            Self::MustNot { .. } | Self::TaggedMustNot { .. } => Code::Aborted,
             Self::StatusFailed { .. } => Code::Unavailable,
             Self::NoProgress(_) | Self::AllRejected { .. } => Code::FailedPrecondition,
         }

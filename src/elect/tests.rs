@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    durability::policy,
+    durability::{PromotionRule, policy},
     mysql::Position,
     pb::topodata::TabletType,
     topo::{ShardId, TabletAlias},
@@ -33,12 +33,13 @@ fn replica(received: &str) -> Candidate {
         lag: Some(Duration::ZERO),
         backup_running: false,
     });
-    Candidate { tablet_type: TabletType::Replica, reached: true, status, buffer_pool_pages: 0 }
+    Candidate { tablet_type: TabletType::Replica, tagged: None, reached: true, status, buffer_pool_pages: 0 }
 }
 
 fn primary() -> Candidate {
     Candidate {
         tablet_type: TabletType::Primary,
+        tagged: None,
         reached: true,
         status: Status::NotReplica(Position::None),
         buffer_pool_pages: 0,
@@ -104,6 +105,24 @@ fn among_equals_the_one_that_executed_more_then_the_warmer_one_then_the_lower_al
     assert_eq!(elect(&shard, &away()).unwrap().elect, alias("z1-103"));
     shard.insert(alias("z1-103"), replica("A:1-10"));
     assert_eq!(elect(&shard, &away()).unwrap().elect, alias("z1-102"));
+}
+
+#[test]
+fn a_tag_orders_equals_and_forbids_even_by_name() {
+    let tagged = |rule| Candidate { tagged: Some(rule), ..replica("A:1-10") };
+    let shard = tablets([
+        ("z1-100", primary()),
+        ("z1-101", tagged(PromotionRule::MustNot)),
+        ("z1-102", replica("A:1-10")),
+        ("z1-103", tagged(PromotionRule::Prefer)),
+    ]);
+    let elected = elect(&shard, &away()).unwrap();
+    assert_eq!((elected.elect, &elected.rejected[&alias("z1-101")]), (alias("z1-103"), &Rejection::TaggedMustNot));
+    let error = elect(&shard, &named("z1-101")).unwrap_err();
+    assert!(error.to_string().contains("z1-0000000101 must not be promoted: its tag"), "{error}");
+    let rdonly = Candidate { tablet_type: TabletType::Rdonly, ..tagged(PromotionRule::Must) };
+    let shard = tablets([("z1-100", primary()), ("z1-101", rdonly)]);
+    assert!(matches!(elect(&shard, &named("z1-101")), Err(NoCandidate::MustNot { .. })));
 }
 
 #[test]

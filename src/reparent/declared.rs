@@ -1,10 +1,13 @@
 //! What the topology says of a shard, read under its lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{ReparentError, run::Run};
 use crate::{
-    durability::{Member, Policy, policy},
+    durability::{Enforced, Member, PROMOTION_RULE_TAG, Policy, PromotionRule, policy, with_extra},
     pb::{
         topodata::{Tablet, TabletType},
         vttime,
@@ -26,7 +29,8 @@ pub(super) struct Declared {
     pub primary: Option<TabletAlias>,
     /// The term in the shard record: absent until the shard has its first primary.
     pub term: Option<Term>,
-    pub policy: &'static dyn Policy,
+    /// The keyspace's policy, with what our settings demand beyond it.
+    pub policy: Arc<dyn Policy>,
     pub sidecar: String,
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Cells whose tablets are unknown, with the reasons; empty when all could be read.
@@ -45,16 +49,37 @@ fn is_occupied(tablet_type: TabletType) -> bool {
     matches!(tablet_type, TabletType::Backup | TabletType::Restore)
 }
 
+/// The policy of that name with what our settings demand of the keyspace. Nobody has read yet how many acknowledgements the present primary
+/// waits for.
+async fn full_policy(run: &Run, name: &str) -> Result<Arc<dyn Policy>, ReparentError> {
+    let keyspace = &run.shard.keyspace;
+    let base = policy(name).map_err(|source| ReparentError::UnknownPolicy { keyspace: keyspace.clone(), source })?;
+    let extra = run.hands.settings.durability_extra.get(keyspace).copied().unwrap_or_default();
+    let regions = if extra.regions > 0 { regions(run).await? } else { BTreeMap::new() };
+    with_extra(base, extra, regions, Enforced::No).map_err(|source| ReparentError::Extra { keyspace: keyspace.clone(), source })
+}
+
+/// Each cell's region: the CellsAlias that names it.
+async fn regions(run: &Run) -> Result<BTreeMap<String, String>, ReparentError> {
+    let aliases = run.hands.topo.cells_aliases().await?;
+    let cells = aliases.into_iter().flat_map(|(region, alias)| alias.cells.into_iter().map(move |cell| (cell, region.clone())));
+    Ok(cells.collect())
+}
+
 impl Declared {
     /// Reads everything. Nothing is changed by it.
     pub async fn read(run: &mut Run) -> Result<Self, ReparentError> {
         let (topo, shard) = (run.hands.topo.clone(), run.shard.clone());
         let (record, keyspace, found) =
             tokio::try_join!(topo.shard(&shard), topo.keyspace(&shard.keyspace), topo.shard_tablets(&shard))?;
-        let policy = policy(&keyspace.value.durability_policy)
-            .map_err(|source| ReparentError::UnknownPolicy { keyspace: shard.keyspace.clone(), source })?;
+        let policy = full_policy(run, &keyspace.value.durability_policy).await?;
         for (alias, reason) in &found.dangling {
             run.warn(format!("{alias} is left out: {reason}"));
+        }
+        for (alias, tablet) in &found.tablets {
+            if let Some(Err(error)) = tablet.tags.get(PROMOTION_RULE_TAG).map(|rule| rule.parse::<PromotionRule>()) {
+                run.warn(format!("{alias} is taken only when there is nobody else: {error}"));
+            }
         }
         let unreadable_cells = found.unreadable_cells.iter().map(|(cell, error)| (cell.clone(), error.to_string()));
         let unreadable_cells: BTreeMap<_, _> = unreadable_cells.collect();

@@ -8,7 +8,7 @@ use std::{
 use tonic::Code;
 
 use crate::{
-    durability::PolicyError,
+    durability::{ExtraError, PolicyError},
     elect::{NoCandidate, NoPromotion},
     tablet::{TabletError, TabletErrorKind},
     topo::{LockLost, LockOr, ShardId, TabletAlias, TopoError},
@@ -43,6 +43,14 @@ pub enum ReparentError {
         keyspace: String,
         /// The name and the ones that exist.
         source: PolicyError,
+    },
+    /// Our settings demand of the keyspace what its durability policy cannot give.
+    #[error("--durability-extra {keyspace}=...: {source}, or leave it out")]
+    Extra {
+        /// The keyspace.
+        keyspace: String,
+        /// What cannot be added to what.
+        source: ExtraError,
     },
     /// Nobody can be elected; every tablet has its reason.
     #[error(transparent)]
@@ -317,6 +325,7 @@ impl ReparentError {
             Self::SameAsAvoid { .. }
             | Self::ExpectedPrimaryMismatch { .. }
             | Self::UnknownPolicy { .. }
+            | Self::Extra { .. }
             | Self::CandidateBehind { .. }
             | Self::Unfit { .. }
             | Self::ForeignJournal { .. }
@@ -342,8 +351,9 @@ impl ReparentError {
         match self {
             Self::SameAsAvoid { .. } => "same_as_avoid",
             Self::ExpectedPrimaryMismatch { .. } => "expected_primary_mismatch",
+            Self::Topo(TopoError::LockTimeout { .. }) => "lock_timeout",
             Self::Topo(_) | Self::PartialTopology { .. } => "topology",
-            Self::UnknownPolicy { .. } => "unknown_policy",
+            Self::UnknownPolicy { .. } | Self::Extra { .. } => "unknown_policy",
             Self::NoCandidate(_) => "no_candidate",
             Self::NoPromotion(none) => none.reason(),
             Self::Request(_) => "invalid_request",

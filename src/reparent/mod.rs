@@ -23,6 +23,7 @@ mod tests;
 mod undo;
 
 use std::{
+    collections::BTreeMap,
     collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -37,6 +38,7 @@ pub use step::{DieAt, DieAtError, Edge, Step};
 use run::Run;
 
 use crate::{
+    durability::Extra,
     mysql::{GtidSet, fence::ServerFence},
     tablet::{SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
@@ -51,6 +53,8 @@ pub struct ReparentSettings {
     pub lock_timeout: Duration,
     /// `--ledger-root`: where the journal lives in the global etcd, such as `/vtelector`.
     pub ledger_root: String,
+    /// `--durability-extra`: what is demanded of a keyspace beyond its durability policy.
+    pub durability_extra: BTreeMap<String, Extra>,
     /// Who we are, for a person who reads the journal: `host:port`.
     pub who: String,
     /// Fault injection for tests (`VTELECTOR_DIE_AT`, see [`DieAt`]); `None` in production.

@@ -76,6 +76,7 @@ impl Observed {
     pub fn candidates(&self, declared: &Declared) -> BTreeMap<TabletAlias, Candidate> {
         let candidate = |alias: &TabletAlias| Candidate {
             tablet_type: declared.tablet_type(alias),
+            tagged: declared.member(alias).tagged,
             reached: self.is_reached(alias),
             status: self.status(alias),
             buffer_pool_pages: self.0.get(alias).and_then(|probe| probe.pages.as_ref().ok()).copied().unwrap_or(0),

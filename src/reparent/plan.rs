@@ -43,7 +43,7 @@ pub(super) fn satisfied_by(declared: &Declared, request: &Planned) -> Option<Tab
 pub(super) fn elect(declared: &Declared, observed: &Observed, request: &Planned) -> Result<Elected, ReparentError> {
     let evidence = Evidence {
         shard: &declared.shard,
-        policy: declared.policy,
+        policy: &*declared.policy,
         recorded_primary: declared.primary.as_ref(),
         tablets: &observed.candidates(declared),
     };

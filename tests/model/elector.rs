@@ -198,24 +198,23 @@ impl Shard {
                 elector.old = self.journal.old;
                 self.undoes(&mut elector, settings);
             }
-            Stage::Promoting => {
+            Stage::Promoting if !settings.anew || self.primary == self.journal.elect => {
                 (elector.old, elector.elect, elector.resumes) = (self.journal.old, self.journal.elect, true);
                 elector.step = Step::Promote;
                 if settings.has(Flaw::RestartAfterPromoting) {
                     for at in 0..settings.tablets {
-                        if has(self.journal.named, at) {
+                        if has(self.journal.named, at) && at != elector.old {
                             self.sends(Letter { to: at, call: Call::RestartIo(elector.old), revision: self.revision }, settings);
                         }
                     }
                 }
             }
-            Stage::Stopping | Stage::Finished => {
-                let named = settings.everybody() & !(1 << elector.old);
+            _ => {
                 self.journal.stage = Stage::Stopping;
                 self.journal.old = elector.old;
-                self.journal.named |= named;
+                self.journal.named = settings.everybody() & !(1 << elector.old);
                 elector.step = Step::Demote;
-                if settings.has(Flaw::PositionsBeforeStop) {
+                if settings.has(Flaw::PositionsBeforeStop) || settings.has(Flaw::SilentStopIsBelieved) {
                     elector.received = self.tablets.map(|tablet| tablet.received);
                 }
             }
@@ -235,16 +234,14 @@ impl Shard {
     }
 
     /// One step of a run.
-    pub fn acts(&mut self, by: u8, ending: Ending, settings: &Settings) -> Option<()> {
+    pub fn acts(&mut self, by: u8, ending: Ending, settings: &Settings) {
         let mut elector = self.electors[usize::from(by)];
         let Some((to, call)) = elector.call() else {
-            self.decides(by, elector, ending, settings);
-            return Some(());
+            return self.decides(by, elector, ending, settings);
         };
         // Without pauses, check and call are one.
         if !settings.pauses && !self.holds_lock(by) {
-            self.ends_run(by);
-            return Some(());
+            return self.ends_run(by);
         }
         let letter = Letter { to, call, revision: elector.revision };
         let answer = match ending {
@@ -261,10 +258,16 @@ impl Shard {
             }
         };
         if answer == Answer::Overtaken {
-            self.ends_run(by);
-            return Some(());
+            return self.ends_run(by);
         }
-        let done = answer == Answer::Done;
+        match self.hears(by, &mut elector, answer == Answer::Done, settings) {
+            true => self.electors[usize::from(by)] = elector,
+            false => self.ends_run(by),
+        }
+    }
+
+    /// What follows from a call's answer; `false` when the run ends here, its journal open.
+    fn hears(&mut self, by: u8, elector: &mut Elector, done: bool, settings: &Settings) -> bool {
         match elector.step {
             // An agent answers at once or not in time.
             Step::Demote if settings.agents && !done => elector.step = Step::Fence,
@@ -279,16 +282,18 @@ impl Shard {
                     if !settings.has(Flaw::PositionsBeforeStop) {
                         elector.received[usize::from(at)] = self.tablets[usize::from(at)].received;
                     }
+                } else if settings.has(Flaw::SilentStopIsBelieved) {
+                    elector.reached |= 1 << at;
                 }
                 elector.step = Elector::after(Some(at), elector.old, settings).map_or(Step::Elect, Step::Stop);
             }
             Step::Apply if done => elector.step = elector.establish_from(None, settings),
-            Step::Apply => self.undoes(&mut elector, settings),
+            Step::Apply => self.undoes(elector, settings),
             Step::Establish(at) => {
                 elector.established |= u8::from(done) << at;
                 elector.step = elector.establish_from(Some(at), settings);
                 if elector.step == Step::IntendPromote && !elector.is_established(settings) {
-                    self.undoes(&mut elector, settings);
+                    self.undoes(elector, settings);
                 }
             }
             Step::Promote if done => {
@@ -296,10 +301,7 @@ impl Shard {
                 elector.step = Elector::after(None, elector.elect, settings).map_or(Step::Finish, Step::Follow);
             }
             // Neither success nor failure: the journal stands, and whoever comes next goes forward.
-            Step::Promote => {
-                self.ends_run(by);
-                return Some(());
-            }
+            Step::Promote => return false,
             Step::Follow(at) => {
                 if (done || settings.has(Flaw::UnreachedForgotten)) && self.holds_lock(by) {
                     self.journal.named &= !(1 << at);
@@ -310,18 +312,14 @@ impl Shard {
                 if done && self.holds_lock(by) {
                     self.journal.named &= !(1 << at);
                 }
-                elector.step = self.undo_from(Some(at), &elector, settings);
+                elector.step = self.undo_from(Some(at), elector, settings);
             }
             Step::UndoDemote if done => elector.step = Step::UndoFinish,
             // The journal stands: the next one tries again.
-            Step::UndoDemote => {
-                self.ends_run(by);
-                return Some(());
-            }
+            Step::UndoDemote => return false,
             _ => {}
         }
-        self.electors[usize::from(by)] = elector;
-        Some(())
+        true
     }
 
     /// The steps that are no calls: decisions, and the transactions in etcd that check the lock.
@@ -354,6 +352,7 @@ impl Shard {
             Step::IntendPromote if self.holds_lock(by) || settings.has(Flaw::IntentUnguarded) => {
                 self.journal.stage = Stage::Promoting;
                 self.journal.elect = elector.elect;
+                self.journal.named = settings.everybody() & !(1 << elector.elect);
                 match ending {
                     Ending::Answered => elector.step = Step::Promote,
                     _ if settings.has(Flaw::LostIntentIsBelieved) => self.undoes(&mut elector, settings),

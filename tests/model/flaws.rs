@@ -2,7 +2,7 @@
 
 use crate::{
     agents, finds,
-    protocol::{Flaw, LOST, STOPPED, Settings},
+    protocol::{Flaw, LOST, STRAY, Settings, WRITABLE},
 };
 
 /// One run, nobody paused: enough for the flaws of a single elector.
@@ -23,6 +23,12 @@ fn two_runs(flaw: Flaw) -> Settings {
 #[test]
 fn a_stop_that_was_answered_with_ok_is_believed() {
     finds(LOST, Settings { glitches: true, ..one_run(Flaw::StopIsBelieved) });
+}
+
+/// It answered the survey, its stop did not answer, and its IO thread goes on.
+#[test]
+fn a_stop_that_was_not_answered_is_believed() {
+    finds(LOST, one_unreached(Flaw::SilentStopIsBelieved));
 }
 
 #[test]
@@ -90,18 +96,36 @@ fn an_agent_settles_in_the_middle_of_a_promotion() {
 /// Two acknowledgements: one of the two that hold a transaction throws its relay log away, the other dies.
 #[test]
 fn an_acker_is_pointed_elsewhere_before_it_has_applied() {
-    let settings =
-        Settings { tablets: 5, acks: 2, mortal: 0b00011, cut_off: false, pauses: false, ..two_runs(Flaw::RepointsUnapplied) };
-    finds(LOST, settings);
+    let shard = Settings { tablets: 5, acks: 2, dead: Some(0b00110), mortal: 0b00010, ..agents() };
+    finds(LOST, Settings { pauses: false, flaw: Some(Flaw::RepointsUnapplied), ..shard });
 }
 
 #[test]
 fn whoever_could_not_be_told_to_follow_is_forgotten() {
-    finds(STOPPED, Settings { losses: 2, cut_off: false, ..one_run(Flaw::UnreachedForgotten) });
+    finds(STRAY, Settings { losses: 2, cut_off: false, ..one_run(Flaw::UnreachedForgotten) });
 }
 
 /// The stop that was given up comes after the start that undoes it.
 #[test]
 fn calls_of_one_run_to_one_tablet_overtake_each_other() {
-    finds(STOPPED, Settings { late: 1, cut_off: false, ..one_run(Flaw::CallsOvertake) });
+    finds(STRAY, Settings { late: 1, cut_off: false, ..one_run(Flaw::CallsOvertake) });
+}
+
+/// An acker that had been pointed at the elect goes on following it, and nobody follows the primary.
+#[test]
+fn an_undo_only_starts_io_threads() {
+    finds(STRAY, Settings { pauses: false, ..two_runs(Flaw::UndoOnlyStarts) });
+}
+
+/// The dead run had fenced the primary, and had not written down that it might.
+#[test]
+fn a_fence_is_not_in_the_journal() {
+    finds(WRITABLE, Settings { pauses: false, ..two_runs(Flaw::UndoForgetsFence) });
+}
+
+/// The elect of the dead run was not reached and not promoted; another one is. Then the dead run's promotion arrives: the token says nothing
+/// to a tablet that has not seen the higher one.
+#[test]
+fn another_is_elected_while_the_promotion_of_the_first_is_on_its_way() {
+    finds(LOST, Settings { anew: true, losses: 1, ..agents() });
 }

@@ -24,7 +24,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
-use protocol::{Expects, Settings};
+use protocol::{Action, Expects, Settings, Shard};
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// As many as the machines that run this have cores.
@@ -39,12 +39,15 @@ fn agents() -> Settings {
         writes: 1,
         revisions: 2,
         again: false,
+        anew: false,
+        guarded: false,
         pauses: true,
         late: 0,
         cut_off: true,
         losses: 0,
         freezes: false,
         mortal: 0,
+        dead: None,
         direct_clients: true,
         glitches: false,
         intents_lost: false,
@@ -65,6 +68,16 @@ fn finds(harm: &'static str, settings: Settings) {
     let settings = Settings { expects: Expects::Harm, ..settings };
     let found = HasDiscoveries::AnyOf(BTreeSet::from([harm]));
     let searched = settings.checker().threads(THREADS).finish_when(found).spawn_bfs().join();
-    let story = searched.assert_any_discovery(harm).into_actions();
-    println!("{} states; against \"{harm}\": {story:?}", searched.unique_state_count());
+    let story = searched.assert_any_discovery(harm).into_vec();
+    let story: Vec<_> = story.iter().filter_map(|(shard, action)| action.map(|action| tell(shard, action))).collect();
+    println!("{} states; not so: {harm}:\n  {}", searched.unique_state_count(), story.join("\n  "));
+}
+
+/// One line of a story.
+fn tell(shard: &Shard, action: Action) -> String {
+    match action {
+        Action::Acts(by, ending) => format!("elector {by}: {:?}, {ending:?}", shard.electors[usize::from(by)].step),
+        Action::ArrivesLate => format!("arrives late: {:?}", shard.late),
+        other => format!("{other:?}"),
+    }
 }

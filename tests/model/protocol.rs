@@ -12,6 +12,8 @@ use crate::{
 pub enum Flaw {
     /// An IO thread counts as stopped because the stop was answered with OK.
     StopIsBelieved,
+    /// A replica counts as stopped because it was there before and the stop was sent.
+    SilentStopIsBelieved,
     /// Positions are those of the survey, read before the threads were stopped.
     PositionsBeforeStop,
     /// A demotion counts as done because it was sent.
@@ -44,6 +46,12 @@ pub enum Flaw {
     VttabletRestarts,
     /// A call that was given up arrives after a later one of the same run to the same tablet.
     CallsOvertake,
+    /// An undo only starts the IO threads, wherever they were pointed meanwhile.
+    UndoOnlyStarts,
+    /// An undo opens the old primary while its fence is still on its way.
+    UndoBeforeFence,
+    /// Nobody knows of the dead run's fence: the undo opens the old primary and leaves offline_mode.
+    UndoForgetsFence,
     /// The elector does not check the lock with the intent to promote.
     IntentUnguarded,
 }
@@ -63,6 +71,10 @@ pub struct Settings {
     pub revisions: u8,
     /// Another reparent may begin when one is finished.
     pub again: bool,
+    /// A successor that finds the elect not promoted begins anew, with any elect; else it goes on to that elect.
+    pub anew: bool,
+    /// An agent promotes itself only while its caller's lock lives: it records the promotion in one transaction with that check.
+    pub guarded: bool,
     /// An elector that has lost its lock sends what it has checked already, up to its next intent.
     pub pauses: bool,
     /// How many calls that were given up may arrive at any later time.
@@ -75,6 +87,8 @@ pub struct Settings {
     pub freezes: bool,
     /// These tablets die once and return.
     pub mortal: Set,
+    /// The old primary is dead for good, with one acknowledged transaction that these replicas have received.
+    pub dead: Option<Set>,
     /// Clients are connected to mysqld, not to vttablet's query service.
     pub direct_clients: bool,
     /// An IO thread loses its connection although both sides live.
@@ -104,7 +118,7 @@ impl Settings {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Stage {
-    /// No run is open. Whoever is still named waits for a later run to start his IO thread.
+    /// No run is open. Whoever is still named could not be told to follow, and waits for a later run.
     Finished,
     /// IO threads of those named may be stopped, the old primary may be demoted or fenced. May be undone.
     Stopping,
@@ -117,7 +131,7 @@ pub struct Journal {
     pub stage: Stage,
     pub old: u8,
     pub elect: u8,
-    /// Whose IO threads may be stopped by a run.
+    /// Who may not follow the primary because of a run: IO threads that were stopped, and the old primary after a promotion.
     pub named: Set,
 }
 
@@ -263,9 +277,8 @@ impl Shard {
         Some(())
     }
 
-    fn dies(&mut self, at: u8) -> Option<()> {
+    fn dies(&mut self, at: u8) {
         let tablet = &mut self.tablets[usize::from(at)];
-        tablet.up().then_some(())?;
         tablet.dies();
         self.died |= 1 << at;
         // The kernel closes its connections.
@@ -274,7 +287,6 @@ impl Shard {
                 other.io = Io::Connecting;
             }
         }
-        Some(())
     }
 
     fn settles(&mut self, at: u8, settings: &Settings) -> Option<()> {
@@ -321,6 +333,10 @@ impl Shard {
         if self.late.is_some_and(overtaken) && !settings.has(Flaw::CallsOvertake) {
             self.late = None;
         }
+        let lives = self.lock.is_some() && self.revision == letter.revision;
+        if letter.call == Call::Promote && settings.agents && settings.guarded && !lives {
+            return Answer::Overtaken;
+        }
         let answer = arrives(&mut self.tablets, letter.to, letter.call, letter.revision, settings);
         if letter.call == Call::Promote && answer == Answer::Done {
             self.primary = letter.to;
@@ -336,7 +352,7 @@ impl Model for Settings {
     fn init_states(&self) -> Vec<Shard> {
         let mut tablets = [Tablet::replica(); TABLETS_MAX];
         tablets[0] = Tablet { semi_sync: self.acks > 0, ..Tablet::primary() };
-        vec![Shard {
+        let mut shard = Shard {
             tablets,
             electors: [Elector::idle(); 2],
             lock: None,
@@ -351,7 +367,13 @@ impl Model for Settings {
             late_calls: 0,
             died: 0,
             froze: false,
-        }]
+        };
+        if let Some(holders) = self.dead {
+            shard.writes(0, holders);
+            shard.acknowledges(0, self);
+            shard.dies(0);
+        }
+        vec![shard]
     }
 
     fn actions(&self, shard: &Shard, actions: &mut Vec<Action>) {
@@ -370,9 +392,9 @@ impl Model for Settings {
             }
             match tablet.mysqld {
                 Mysqld::Up if has(self.mortal & !shard.died, at) => actions.push(Action::Dies(at)),
-                Mysqld::Dead => actions.push(Action::Returns(at)),
+                Mysqld::Dead if has(self.mortal, at) => actions.push(Action::Returns(at)),
                 Mysqld::Frozen => actions.push(Action::Thaws(at)),
-                Mysqld::Up => {}
+                Mysqld::Up | Mysqld::Dead => {}
             }
             if self.freezes && at == 0 && !shard.froze && tablet.up() {
                 actions.push(Action::Freezes(at));
@@ -401,7 +423,7 @@ impl Model for Settings {
             Action::Writes(at, receivers) => shard.writes(at, receivers),
             Action::Disconnects(at) => shard.disconnects(at)?,
             Action::Connects(at) => shard.connects(at)?,
-            Action::Dies(at) => shard.dies(at)?,
+            Action::Dies(at) => shard.dies(at),
             Action::Returns(at) => shard.tablets[usize::from(at)].returns(self),
             Action::Freezes(at) => {
                 shard.tablets[usize::from(at)].mysqld = Mysqld::Frozen;
@@ -413,7 +435,7 @@ impl Model for Settings {
             Action::GoesOnWithDemotion(at) => shard.tablets[usize::from(at)].carries_out_what_waited(self),
             Action::TakesLock(elector, resume) => shard.takes_lock(elector, resume, self),
             Action::LeaseExpires => shard.lease_expires(self)?,
-            Action::Acts(elector, ending) => shard.acts(elector, ending, self)?,
+            Action::Acts(elector, ending) => shard.acts(elector, ending, self),
             Action::ArrivesLate => shard.arrives_late(self)?,
         }
         for at in 0..self.tablets {
@@ -431,12 +453,13 @@ impl Model for Settings {
                 (0..settings.tablets).filter(|at| shard.can_acknowledge(*at, settings)).count() <= 1
             }),
             Property::always(THAW, |settings: &Settings, shard: &Shard| !settings.agents || shard.fenced_acknowledged == 0),
-            Property::always(STOPPED, |settings: &Settings, shard: &Shard| {
-                let forgotten = |at: u8| {
+            Property::always(STRAY, |settings: &Settings, shard: &Shard| {
+                let astray = |at: u8| {
                     let tablet = &shard.tablets[usize::from(at)];
-                    tablet.io == Io::Stopped && tablet.up() && !tablet.unsettled && !has(shard.journal.named, at)
+                    let runs = matches!(tablet.io, Io::Running | Io::Connecting) && tablet.source == shard.primary;
+                    at != shard.primary && tablet.up() && !tablet.unsettled && !runs && !has(shard.journal.named, at)
                 };
-                !shard.is_quiet() || !(0..settings.tablets).any(forgotten)
+                !shard.is_quiet() || !(0..settings.tablets).any(astray)
             }),
             Property::always(WRITABLE, |_: &Settings, shard: &Shard| {
                 let primary = &shard.tablets[usize::from(shard.primary)];
@@ -456,7 +479,7 @@ impl Settings {
         let mut sights = vec![Property::sometimes(PROMOTED, |settings: &Settings, shard: &Shard| {
             shard.primary != 0 && shard.is_quiet() && shard.can_acknowledge(shard.primary, settings)
         })];
-        if self.revisions > 1 {
+        if self.revisions > 1 && !self.anew {
             sights.push(Property::sometimes(UNDONE, |_: &Settings, shard: &Shard| {
                 shard.revision > 0 && shard.primary == 0 && shard.is_quiet() && shard.tablets[0].open()
             }));
@@ -489,7 +512,7 @@ pub const LOST: &str = "no acknowledged transaction is lost";
 pub const TWO: &str = "never two that can acknowledge";
 /// With agents.
 pub const THAW: &str = "whoever thaws fenced acknowledges nothing";
-/// Everybody replicates, or stands in the journal for the next run.
-pub const STOPPED: &str = "no IO thread is left stopped and forgotten";
+/// Everybody replicates from the primary, or stands in the journal for the next run.
+pub const STRAY: &str = "nobody is left stopped or astray and forgotten";
 /// Done or undone, the shard can be written.
 pub const WRITABLE: &str = "a finished run leaves a writable primary";

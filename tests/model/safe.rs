@@ -56,3 +56,9 @@ fn no_ackers() {
     holds(Settings { acks: 0, freezes: true, cut_off: false, pauses: false, ..agents() });
     holds(Settings { acks: 0, mortal: 0b001, cut_off: false, revisions: 1, ..agents() });
 }
+
+/// With the lock checked where the promotion is recorded, a successor may elect anew, and nothing of a dead run can come after it.
+#[test]
+fn a_successor_that_begins_anew() {
+    holds(Settings { anew: true, guarded: true, losses: 1, cut_off: false, ..agents() });
+}

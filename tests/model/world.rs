@@ -291,7 +291,7 @@ pub fn arrives(tablets: &mut [Tablet; TABLETS_MAX], at: u8, call: Call, revision
         Call::StopIo => return stop_io(tablet, settings),
         Call::Apply => tablet.executed = tablet.received,
         Call::Follow(to) => return follow(tablet, to, &source, settings),
-        Call::RestartIo(to) if tablet.io != Io::Absent && tablet.source == to => {
+        Call::RestartIo(to) if tablet.io != Io::Absent && (tablet.source == to || settings.has(Flaw::UndoOnlyStarts)) => {
             if tablet.io == Io::Stopped {
                 connect(tablet, &source);
             }
@@ -299,10 +299,10 @@ pub fn arrives(tablets: &mut [Tablet; TABLETS_MAX], at: u8, call: Call, revision
         Call::RestartIo(to) => return follow(tablet, to, &source, settings),
         Call::Promote => tablet.promote(settings.acks),
         // Never while the fence is still on its way there: the server would be fenced afterwards, and nobody would know.
-        Call::Undemote if tablet.fence_waits => return Answer::Failed,
+        Call::Undemote if tablet.fence_waits && !settings.has(Flaw::UndoBeforeFence) => return Answer::Failed,
         Call::Undemote => {
             tablet.writable = true;
-            tablet.offline = false;
+            tablet.offline &= settings.has(Flaw::UndoForgetsFence);
             tablet.demoted_for = 0;
             tablet.semi_sync = settings.acks > 0;
             tablet.unsettled = false;

@@ -17,7 +17,7 @@ use vtelector::{
 
 use crate::{
     fake::FakeTablet,
-    world::{World, alias, refused},
+    world::{LOCK_TIMEOUT, World, alias, refused, shard},
 };
 
 const UUID: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
@@ -220,7 +220,7 @@ async fn a_loss_is_accepted_only_by_naming_exactly_what_the_refusal_named() {
     let told =
         elector.emergency_reparent(EmergencyReparentRequest { accept_loss: lost.clone(), ..trial }).await.unwrap().into_inner();
     assert_eq!(told.would_promote, Some(alias("zone1-102")), "{:?}", told.refusal);
-    assert!(told.decision.unwrap().caveats.iter().any(|caveat| caveat.contains(&lost)));
+    assert!(told.decision.unwrap().caveats.iter().any(|caveat| *caveat == format!("{lost} is lost, as was accepted")));
     let done = world.client.emergency_reparent_shard(with(&lost)).await.unwrap().into_inner();
     assert_eq!(done.promoted_primary, Some(alias("zone1-102")));
     let warned =
@@ -397,6 +397,25 @@ async fn what_only_a_person_can_allow_is_read_exactly_or_refused() {
     let request = PlannedReparentRequest { request: Some(planned), mode: 7, dry_run: false };
     refused(elector.planned_reparent(request).await, Code::InvalidArgument, &["mode: 7"]);
     assert!(replica.called().is_empty(), "{:?}", replica.called());
+}
+
+#[tokio::test]
+async fn a_shard_that_is_locked_is_waited_for_but_not_by_a_dry_run() {
+    let (mut world, ahead, behind) = headless().await;
+    let other = world.etcd.topo().await;
+    let lock = other.lock_shard(&shard(), "another elector is at work", LOCK_TIMEOUT).await.unwrap();
+    refused(
+        world.client.emergency_reparent_shard(emergency()).await,
+        Code::Unavailable,
+        &["commerce/0", "another elector is at work"],
+    );
+    assert!(ahead.called().is_empty() && behind.called().is_empty());
+    let reason = r#"vtelector_reparent_failures_total{operation="emergency",reason="lock_timeout"} 1"#;
+    assert!(world.metrics().await.contains(reason) && counted(&world).await == failures(1));
+    let trial = EmergencyReparentRequest { dry_run: true, ..own(emergency()) };
+    let told = elector(&world).await.emergency_reparent(trial).await.unwrap().into_inner();
+    assert_eq!(told.would_promote, Some(alias("zone1-101")));
+    lock.unlock().await.unwrap();
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ pub fn parts(settings: &Settings, topo: Topo) -> Parts {
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,
         ledger_root: settings.ledger_root.clone(),
+        durability_extra: settings.durability_extra.clone(),
         who: "test".to_owned(),
         die_at: None,
     };

@@ -87,7 +87,7 @@ fn refuted(none: &NoPromotion) -> Option<ProofLine> {
 
 /// What a person should know.
 pub(super) fn caveats(chosen: &Chosen) -> Vec<String> {
-    chosen.caveats.iter().map(|caveat| format!("{caveat:?}")).collect()
+    chosen.caveats.iter().map(ToString::to_string).collect()
 }
 
 /// Why the promotion is safe, in one line.

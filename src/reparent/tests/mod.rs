@@ -5,6 +5,7 @@ mod emergency;
 mod failures;
 mod roads;
 mod server;
+mod tables;
 mod tablets;
 mod world;
 

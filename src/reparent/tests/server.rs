@@ -1,6 +1,6 @@
 //! One MySQL server with its tablet manager, as far as a reparent sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     mysql::GtidSet,
@@ -46,7 +46,19 @@ pub struct Server {
     pub offline: bool,
     /// Rows of the reparent journal before this test's own.
     pub journal: i32,
-    pub version: &'static str,
+    pub version: String,
+    /// It applies what it received only when somebody waits for that.
+    pub lazy: bool,
+    /// Nothing more comes from its source, as if the network between them were cut; until it is pointed at another.
+    pub cut: bool,
+    /// The UUID of the server that it copied from, where that is not its source's.
+    pub source_uuid: Option<String>,
+    pub sql_delay_s: u32,
+    pub log_bin: bool,
+    pub gtid_mode_on: bool,
+    pub purged: GtidSet,
+    pub pool: u64,
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Server {
@@ -72,7 +84,16 @@ impl Server {
             frozen: false,
             offline: false,
             journal: 1,
-            version: "9.7.4",
+            version: "9.7.4".to_owned(),
+            lazy: false,
+            cut: false,
+            source_uuid: None,
+            sql_delay_s: 0,
+            log_bin: true,
+            gtid_mode_on: true,
+            purged: gtids(""),
+            pool: 0,
+            tags: BTreeMap::new(),
         }
     }
 
@@ -111,7 +132,8 @@ impl Server {
     }
 
     pub fn uuid(&self) -> String {
-        gtids(&format!("{}:1", self.letter)).to_string().trim_end_matches(":1").to_owned()
+        let low = self.letter.to_ascii_lowercase();
+        format!("{}-0000-4000-8000-00000000000{low}", low.to_string().repeat(8))
     }
 
     pub fn replicates_from(&self, source: &TabletAlias) -> bool {
@@ -137,7 +159,8 @@ impl Server {
             relay_log_position: format!("MySQL56/{}", self.received),
             source_host: "127.0.0.1".to_owned(),
             source_port,
-            source_uuid: source.map(Server::uuid).unwrap_or_default(),
+            source_uuid: self.source_uuid.clone().or_else(|| source.map(Server::uuid)).unwrap_or_default(),
+            sql_delay: self.sql_delay_s,
             io_state: if lost {
                 2
             } else if self.io {

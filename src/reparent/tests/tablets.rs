@@ -192,7 +192,7 @@ fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: b
     }
     server.source = Some(parent.clone());
     if should {
-        (server.io, server.sql) = (true, true);
+        (server.io, server.sql, server.lazy, server.cut) = (true, true, false, false);
     }
     Ok(should)
 }
@@ -248,10 +248,10 @@ impl TabletManager for Arc<World> {
                 replication_status: replica_status(inner, server),
                 primary_status: Some(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() }),
                 server_uuid: server.uuid(),
-                gtid_purged: "MySQL56/".to_owned(),
-                gtid_mode: "ON".to_owned(),
-                version: server.version.to_owned(),
-                log_bin_enabled: true,
+                gtid_purged: format!("MySQL56/{}", server.purged),
+                gtid_mode: if server.gtid_mode_on { "ON" } else { "OFF" }.to_owned(),
+                version: server.version.clone(),
+                log_bin_enabled: server.log_bin,
                 log_replica_updates: true,
                 ..Default::default()
             })
@@ -280,11 +280,19 @@ impl TabletManager for Arc<World> {
         names: &[&str],
         call: Call,
     ) -> Result<BTreeMap<String, String>, TabletError> {
-        let values = names.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
-        self.call(tablet, "GetGlobalStatusVars", String::new(), call, |_, _| Ok(values)).await
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let pool = inner.servers[alias].pool.to_string();
+            Ok(names.into_iter().map(|name| (name, pool.clone())).collect())
+        };
+        self.call(tablet, "GetGlobalStatusVars", String::new(), call, effect).await
     }
     async fn wait_for_position(&self, tablet: &Tablet, position: &str, call: Call) -> Result<(), TabletError> {
-        self.call(tablet, "WaitForPosition", position.to_owned(), call, |_, _| Ok(())).await?;
+        let begin = |inner: &mut Inner, alias: &TabletAlias| {
+            inner.servers.get_mut(alias).unwrap().lazy = false;
+            Ok(())
+        };
+        self.call(tablet, "WaitForPosition", position.to_owned(), call, begin).await?;
         let (alias, target) = (alias_of(tablet), set(position));
         self.until(tablet, "WaitForPosition", call, |inner| inner.servers[&alias].executed.contains(&target)).await
     }

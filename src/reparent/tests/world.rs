@@ -67,16 +67,21 @@ pub struct World {
 impl World {
     /// A shard whose record names the first server with a term as its primary.
     pub async fn new<const N: usize>(policy_name: &'static str, servers: [(&str, Server); N]) -> Arc<Self> {
+        Self::of(policy_name, servers.map(|(name, server)| (alias(name), server)).into()).await
+    }
+
+    /// The same from a map.
+    pub async fn of(policy_name: &'static str, mut servers: BTreeMap<TabletAlias, Server>) -> Arc<Self> {
         let topo = Topo::in_memory();
         let shard: ShardId = "commerce/0".parse().unwrap();
-        for cell in ["z1", "z2"] {
+        let cells = servers.keys().map(|alias| alias.cell.as_str()).chain(["z1", "z2"]);
+        for cell in cells.collect::<std::collections::BTreeSet<_>>() {
             let info = topodata::CellInfo { server_address: "memory".to_owned(), root: format!("/vitess/{cell}") };
             topo.create_cell_info(cell, &info).await.unwrap();
         }
         let keyspace = topodata::Keyspace { durability_policy: policy_name.to_owned(), ..Default::default() };
         topo.create_keyspace(&shard.keyspace, &keyspace).await.unwrap();
         topo.create_shard(&shard, Duration::from_secs(1)).await.unwrap();
-        let mut servers: BTreeMap<_, _> = servers.map(|(name, server)| (alias(name), server)).into();
         let primary = servers.iter().find(|(_, server)| server.term.is_some()).map(|(alias, _)| alias.clone());
         if let Some(primary) = &primary {
             let policy = policy(policy_name).unwrap();
@@ -141,6 +146,7 @@ impl World {
             mysql_hostname: "127.0.0.1".to_owned(),
             mysql_port: alias.uid as i32,
             primary_term_start_time: server.term.map(time),
+            tags: server.tags.clone(),
             ..Default::default()
         }
     }
@@ -154,6 +160,7 @@ impl World {
             remote_operation_timeout: Duration::from_secs(2),
             lock_timeout: Duration::from_secs(2),
             ledger_root: "/vtelector".to_owned(),
+            durability_extra: BTreeMap::new(),
             who: "test".to_owned(),
             die_at,
         };
@@ -191,7 +198,7 @@ impl World {
         assert_eq!(shard.primary_alias, Some((&primary).into()), "the shard record");
     }
 
-    fn check_servers(&self, primary: &TabletAlias) {
+    pub fn check_servers(&self, primary: &TabletAlias) {
         let inner = self.lock();
         assert_eq!(inner.violations, Vec::<String>::new());
         let writable: Vec<_> = inner.servers.iter().filter(|(_, server)| server.writable()).map(|(alias, _)| alias).collect();
@@ -274,13 +281,17 @@ impl Inner {
         for _ in 0..self.servers.len() {
             let before = self.servers.clone();
             for server in self.servers.values_mut().filter(|server| server.serves()) {
-                let source =
-                    server.source.as_ref().filter(|_| server.io).and_then(|source| before.get(source)).filter(|s| s.serves());
+                let source = server
+                    .source
+                    .as_ref()
+                    .filter(|_| server.io && !server.cut)
+                    .and_then(|source| before.get(source))
+                    .filter(|s| s.serves());
                 if let Some(source) = source {
                     server.received = server.received.union(&source.executed);
                     server.rows.extend(&source.rows);
                 }
-                if server.sql {
+                if server.sql && !server.lazy {
                     server.executed = server.executed.union(&server.received);
                 }
             }
