@@ -73,6 +73,8 @@ pub(crate) enum Expect {
 pub(crate) struct Case {
     pub title: String,
     pub policy_name: String,
+    /// What our settings add to that policy.
+    pub extra: Extra,
     pub policy: Arc<dyn Policy>,
     pub primary: Option<TabletAlias>,
     pub had_primary: bool,
@@ -131,7 +133,8 @@ impl Case {
         let mut case = Case {
             title: format!("{file}: {}", lines.next().unwrap()),
             policy_name: "none".to_owned(),
-            policy: plain("none"),
+            extra: Extra::default(),
+            policy: strict("none", Extra::default(), Enforced::No),
             primary: None,
             had_primary: false,
             tablets: BTreeMap::new(),
@@ -174,9 +177,9 @@ impl Case {
     fn policy(&mut self, text: &str) {
         let mut words = text.split_whitespace();
         self.policy_name = words.next().unwrap().to_owned();
-        let extra = words.next().map_or(Extra::default(), |extra| extra.parse().unwrap());
+        self.extra = words.next().map_or(Extra::default(), |extra| extra.parse().unwrap());
         let enforced = if words.next() == Some("enforced") { Enforced::Yes } else { Enforced::No };
-        self.policy = with_extra(policy(&self.policy_name).unwrap(), extra, BTreeMap::new(), enforced).unwrap();
+        self.policy = strict(&self.policy_name, self.extra, enforced);
     }
 
     fn wish(&mut self, word: &str) {
@@ -239,6 +242,11 @@ impl Case {
         case
     }
 
+    /// The same case where nobody has read how many acknowledgements the primary waited for.
+    pub(crate) fn unread(&self) -> Self {
+        Case { policy: strict(&self.policy_name, self.extra, Enforced::No), ..self.clone() }
+    }
+
     /// What the election says of it.
     pub(crate) fn elect(&self) -> Result<Chosen, NoPromotion> {
         let shard: ShardId = "commerce/0".parse().unwrap();
@@ -255,8 +263,8 @@ impl Case {
     }
 }
 
-fn plain(name: &str) -> Arc<dyn Policy> {
-    with_extra(policy(name).unwrap(), Extra::default(), BTreeMap::new(), Enforced::No).unwrap()
+fn strict(name: &str, extra: Extra, enforced: Enforced) -> Arc<dyn Policy> {
+    with_extra(policy(name).unwrap(), extra, BTreeMap::new(), enforced).unwrap()
 }
 
 /// A tablet: a type (REPLICA), how it was reached (a replica is `stopped`, a `nonrepl` server `demoted`; or `down`, `fenced`, `seen`), a

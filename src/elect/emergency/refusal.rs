@@ -74,7 +74,7 @@ pub enum EmergencyRejection {
         missing: GtidSet,
     },
     /// It could not commit as primary.
-    NotEstablished(NotEstablished),
+    NotEstablished(Box<NotEstablished>),
     /// The chosen one is further ahead.
     Behind,
     /// As far ahead as the chosen one, which comes first by rule, cell, delay, version, buffer pool or alias.

@@ -37,7 +37,7 @@ impl Fit<'_> {
             missing: missing.clone(),
         };
         match &self.established {
-            Err(not) => Some(EmergencyRejection::NotEstablished(not.clone())),
+            Err(not) => Some(EmergencyRejection::NotEstablished(Box::new(not.clone()))),
             Ok(_) if self.tablet.backup_running => Some(EmergencyRejection::InBackup),
             Ok(_) => self.stranded.iter().next().map(purged),
         }

@@ -221,7 +221,10 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
             return row(&[&clock.strftime("%Y-%m-%d %H:%M:%S.000000").to_string()]);
         }
         _ if sql.starts_with("SELECT @@global.rpl_semi_sync_source_timeout") => {
-            return row(&[&server.semi_sync_timeout_ms.to_string(), "1", "AFTER_SYNC", "1"]);
+            return row(&[&server.semi_sync_timeout_ms.to_string(), "1", "AFTER_SYNC", &server.semi_sync_wait_count.to_string()]);
+        }
+        _ if sql.starts_with("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count = ") => {
+            server.semi_sync_wait_count = sql.rsplit(' ').next().unwrap().parse().unwrap()
         }
         _ if sql.starts_with("SET GLOBAL rpl_semi_sync_source_timeout = ") => {
             server.semi_sync_timeout_ms = 1_000_000_000_000_000_000
