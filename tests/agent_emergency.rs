@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mysql_async::{Conn, prelude::Queryable};
 use support::{APP, LIMIT, Signal, World, eventually};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use vtelector::{
     pb::{
         query::StreamHealthRequest, queryservice::query_client::QueryClient, replicationdata::StopReplicationMode,
@@ -31,10 +31,26 @@ async fn world() -> World {
     world
 }
 
-/// One client's write on a connection that is open before it is sent; `true` when it was acknowledged.
-async fn send(world: &World, at: usize, id: u32) -> JoinHandle<bool> {
-    let mut conn = Conn::new(world.mysqld(at).tcp_opts(APP)).await.unwrap();
-    tokio::spawn(async move { conn.query_drop(format!("INSERT INTO app.t VALUES ({id})")).await.is_ok() })
+/// One client's write that is on its way; it is given up when dropped.
+struct Write(JoinSet<bool>);
+
+impl Write {
+    fn send(mut conn: Conn, id: u32) -> Self {
+        let mut task = JoinSet::new();
+        task.spawn(async move { conn.query_drop(format!("INSERT INTO app.t VALUES ({id})")).await.is_ok() });
+        Self(task)
+    }
+
+    /// Whether it was acknowledged.
+    async fn acknowledged(mut self) -> bool {
+        let ended = tokio::time::timeout(LIMIT, self.0.join_next()).await.expect("the client is neither answered nor cut off");
+        ended.unwrap().unwrap()
+    }
+}
+
+/// An open connection of a client.
+async fn client(world: &World, at: usize) -> Conn {
+    Conn::new(world.mysqld(at).tcp_opts(APP)).await.unwrap()
 }
 
 /// As the elector does with every acker, before it promotes one of them.
@@ -98,11 +114,11 @@ async fn wait_health(world: &World, at: usize, text: &str) {
 async fn a_frozen_primary_acknowledges_nothing_after_its_thaw_and_says_that_it_is_errant() {
     let world = world().await;
     stop_ackers(&world).await;
-    let hung = send(&world, 0, 1).await;
+    let hung = Write::send(client(&world, 0).await, 1);
     wait_hung(&world, 0).await;
-    let mut open = Conn::new(world.mysqld(0).tcp_opts(APP)).await.unwrap();
+    let open = client(&world, 0).await;
     world.mysqld(0).signal(Signal::Freeze).unwrap();
-    let queued = tokio::spawn(async move { open.query_drop("INSERT INTO app.t VALUES (2)").await.is_ok() });
+    let queued = Write::send(open, 2);
 
     // Whoever asks a frozen server takes a connection with him; the demotion comes after all of them.
     let old = world.record(0).await;
@@ -117,8 +133,8 @@ async fn a_frozen_primary_acknowledges_nothing_after_its_thaw_and_says_that_it_i
     promote_second(&world).await;
 
     world.mysqld(0).signal(Signal::Thaw).unwrap();
-    assert!(!tokio::time::timeout(LIMIT, hung).await.unwrap().unwrap(), "acknowledged after the thaw");
-    assert!(!tokio::time::timeout(LIMIT, queued).await.unwrap().unwrap(), "acknowledged after the thaw");
+    assert!(!hung.acknowledged().await, "acknowledged after the thaw");
+    assert!(!queued.acknowledged().await, "acknowledged after the thaw");
     wait_type(&world, 0, TabletType::Replica).await;
     wait_health(&world, 0, "Errant GTID detected").await;
     assert!(!world.mysqld(0).is_writable().await.unwrap());
@@ -150,14 +166,14 @@ async fn a_frozen_primary_without_a_transaction_of_its_own_comes_back_as_a_repli
 async fn a_frozen_primary_that_nobody_demoted_steps_down_at_its_thaw() {
     let world = world().await;
     stop_ackers(&world).await;
-    let hung = send(&world, 0, 1).await;
+    let hung = Write::send(client(&world, 0).await, 1);
     wait_hung(&world, 0).await;
     world.mysqld(0).signal(Signal::Freeze).unwrap();
     promote_second(&world).await;
     // Its agent has read the shard record, and has said goodbye to its server's answers.
     wait_health(&world, 0, "MySQL").await;
     world.mysqld(0).signal(Signal::Thaw).unwrap();
-    assert!(!tokio::time::timeout(LIMIT, hung).await.unwrap().unwrap(), "acknowledged after the thaw");
+    assert!(!hung.acknowledged().await, "acknowledged after the thaw");
     wait_health(&world, 0, "Errant GTID detected").await;
     assert!(!world.mysqld(0).is_writable().await.unwrap());
 }
@@ -184,10 +200,10 @@ async fn a_killed_primary_fails_its_demotion_at_once_and_comes_back_as_a_replica
 async fn a_killed_primary_that_comes_back_errant_stays_out_and_says_so() {
     let mut world = world().await;
     stop_ackers(&world).await;
-    let hung = send(&world, 0, 1).await;
+    let hung = Write::send(client(&world, 0).await, 1);
     wait_hung(&world, 0).await;
     world.members[0].mysqld.kill();
-    assert!(!hung.await.unwrap());
+    assert!(!hung.acknowledged().await);
     promote_second(&world).await;
     world.members[0].mysqld.restart().unwrap();
     world.members[0].mysqld.ready().await.unwrap();
@@ -199,19 +215,19 @@ async fn a_killed_primary_that_comes_back_errant_stays_out_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_demotion_while_commits_flow_leaves_nothing_behind() {
     let world = world().await;
-    let mut clients: Vec<JoinHandle<Vec<u32>>> = Vec::new();
-    for client in 1..=4 {
-        let mut conn = Conn::new(world.mysqld(0).tcp_opts(APP)).await.unwrap();
-        clients.push(tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
-            for id in (client * 10_000).. {
+    let mut clients = JoinSet::new();
+    for number in 1..=4 {
+        let mut conn = client(&world, 0).await;
+        clients.spawn(async move {
+            let mut acknowledged = 0;
+            for id in (number * 10_000).. {
                 match conn.query_drop(format!("INSERT INTO app.t VALUES ({id})")).await {
-                    Ok(()) => acknowledged.push(id),
+                    Ok(()) => acknowledged += 1,
                     Err(_) => break,
                 }
             }
             acknowledged
-        }));
+        });
     }
     let rows = "SELECT CAST(COUNT(*) AS CHAR) FROM app.t";
     eventually("some rows", LIMIT, async || match world.mysqld(0).value(rows).await {
@@ -223,10 +239,7 @@ async fn a_forced_demotion_while_commits_flow_leaves_nothing_behind() {
     let begun = Instant::now();
     let demoted = world.tablets.demote_primary(&world.record(0).await, true, SHORT).await.unwrap();
     println!("forced demotion while commits flow: {:?}", begun.elapsed());
-    let mut acknowledged = 0;
-    for client in clients {
-        acknowledged += client.await.unwrap().len();
-    }
+    let acknowledged: i32 = clients.join_all().await.into_iter().sum();
     stop_ackers(&world).await;
     let elect = world.record(1).await;
     world.tablets.wait_for_position(&elect, &demoted.position, world.call()).await.unwrap();
@@ -240,7 +253,7 @@ async fn a_forced_demotion_while_commits_flow_leaves_nothing_behind() {
 async fn a_planned_demotion_that_hangs_keeps_no_forced_one_waiting_and_is_not_taken_back() {
     let world = world().await;
     stop_ackers(&world).await;
-    let hung = send(&world, 0, 1).await;
+    let hung = Write::send(client(&world, 0).await, 1);
     wait_hung(&world, 0).await;
     let by = |revision, timeout| Call { timeout, lock_revision: Some(revision) };
     let old = world.record(0).await;
@@ -258,7 +271,7 @@ async fn a_planned_demotion_that_hangs_keeps_no_forced_one_waiting_and_is_not_ta
         assert_eq!(refused.kind, TabletErrorKind::Overtaken, "{refused}");
         let begun = Instant::now();
         let cut = async {
-            assert!(!hung.await.unwrap(), "a commit that hung was acknowledged");
+            assert!(!hung.acknowledged().await, "a commit that hung was acknowledged");
             begun.elapsed()
         };
         tokio::join!(world.tablets.demote_primary(&old, true, by(1_000_002, LIMIT)), cut)

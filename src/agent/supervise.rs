@@ -98,15 +98,20 @@ enum Never {}
 impl Agent {
     /// Read-only first, whatever my.cnf says; then [`super::settle`] decides. Under the action lock: an action that was under way when
     /// mysqld went down has failed by now, and one that has made the new run writable since was told so by an elector.
-    pub(super) async fn close_after_start(&self) -> Result<(), AgentError> {
+    pub(super) async fn close_after_start(self: &Arc<Self>) -> Result<(), AgentError> {
         let deadline = self.own_deadline();
-        let _action = self.lock(&Context { deadline, lock_revision: None }).await?;
+        let mut action = self.lock(&Context { deadline, lock_revision: None }).await?;
         if self.state.borrow().writable {
             return Ok(());
         }
         let mut conn = self.mysql.conn(deadline).await?;
         if !Switches::read(&mut conn, deadline).await?.super_read_only {
-            self.set_super_read_only(&mut conn, deadline).await?;
+            if self.is_primary() {
+                self.set_super_read_only(&mut conn, deadline).await?;
+            } else {
+                // Another one was elected while this agent was away: the commits that hang here will never be acknowledged.
+                self.shut(&mut action, None).await?;
+            }
         }
         match semi_sync::install(&mut conn, deadline).await {
             Ok(false) => {}

@@ -16,6 +16,8 @@ pub enum Fault {
     BothKilled,
     /// SIGSTOP of mysqld: it answers nothing, and goes on later as if nothing had happened.
     MysqldFrozen,
+    /// kill -9 of the agent; mysqld works.
+    AgentKilled,
     /// SIGSTOP of the agent; mysqld works.
     AgentFrozen,
 }
@@ -27,6 +29,7 @@ impl Fault {
             Self::MysqldKilled => "mysqld killed",
             Self::BothKilled => "mysqld and agent killed",
             Self::MysqldFrozen => "mysqld frozen",
+            Self::AgentKilled => "agent killed",
             Self::AgentFrozen => "agent frozen",
         }
     }
@@ -44,6 +47,7 @@ impl Cluster {
                 tablet.signal_agent(Signal::Kill)?;
             }
             Fault::MysqldFrozen => tablet.mysqld.signal(Signal::Freeze)?,
+            Fault::AgentKilled => tablet.signal_agent(Signal::Kill)?,
             Fault::AgentFrozen => tablet.signal_agent(Signal::Freeze)?,
         }
         Ok(())
@@ -56,9 +60,10 @@ impl Cluster {
             Fault::MysqldKilled | Fault::BothKilled => tablet.mysqld.restart()?,
             Fault::MysqldFrozen => tablet.mysqld.signal(Signal::Thaw)?,
             Fault::AgentFrozen => tablet.signal_agent(Signal::Thaw)?,
+            Fault::AgentKilled => {}
         }
         tablet.mysqld.ready().await?;
-        if fault == Fault::BothKilled {
+        if matches!(fault, Fault::BothKilled | Fault::AgentKilled) {
             self.start_agent(alias)?;
             self.registered().await?;
         }
