@@ -2,40 +2,55 @@
 
 use std::time::Duration;
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
     mysql::fence::{FenceError, Fenced},
     pb::{replicationdata::Status, topodata::Tablet},
     reparent::{
         Hands, ReparentError,
-        dba::{SET_OFFLINE, SET_ONLINE, SET_SUPER_READ_ONLY},
+        dba::{SET_OFFLINE, SET_ONLINE, SET_SUPER_READ_ONLY, Spelling, is_unknown_variable},
         declared::Declared,
         journal::Stage,
         run::Run,
         undo::STOPPED,
     },
-    tablet::{SetSource, TabletError},
+    tablet::SetSource,
     topo::{ShardId, TabletAlias},
 };
 
 /// A fence through MySQL itself that was not answered by then proves nothing.
 const DIRECT_LIMIT: Duration = Duration::from_millis(300);
 
-/// A fence that was sent through a tablet.
-pub(super) type Sent = JoinHandle<Result<(), TabletError>>;
+/// A fence that was sent through a tablet; whether it was set.
+pub(super) type Sent = oneshot::Receiver<bool>;
 /// A fence that was sent to a server whose tablet does not answer.
 pub(super) type SentDirectly = JoinHandle<Result<Fenced, FenceError>>;
 
 impl Run {
-    /// Sends the fence through the tablet, in a task that outlives us: a frozen server does it as soon as it thaws.
+    /// Sends the fence through the tablet, in a task that outlives us: a frozen server does it as soon as it thaws. Cutting the clients off
+    /// is the fence; what follows lets the commits that hang end, which would hold up every demotion. Nobody waits for that.
     pub(super) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Sent {
         let (tablets, call, tablet, under_way) = (self.hands.tablets.clone(), self.short(), tablet.clone(), self.begin(alias));
+        let (fenced, answer) = oneshot::channel();
         self.hands.tasks.spawn(async move {
-            let sent = tablets.execute_fetch_as_dba(&tablet, SET_OFFLINE, 1, call).await.map(drop);
+            let dba = async |sql: &str| tablets.execute_fetch_as_dba(&tablet, sql, 1, call).await;
+            let offline = dba(SET_OFFLINE).await.is_ok();
+            // Whether or not anybody waits for it still.
+            let _heard = fenced.send(offline);
+            if offline {
+                let off = |spelling: Spelling| format!("SET GLOBAL {} = OFF", spelling.enabled());
+                if let Err(error) = dba(&off(Spelling::Source)).await
+                    && is_unknown_variable(&error)
+                {
+                    // A server without the plugin has nothing to switch off; what fails here fails its demotion, which says so.
+                    let _off = dba(&off(Spelling::Master)).await;
+                }
+                let _read_only = dba(SET_SUPER_READ_ONLY).await;
+            }
             drop(under_way);
-            sent
-        })
+        });
+        answer
     }
 
     /// Sends it to MySQL itself, where an account for that was given.

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     fence::{Sent, SentDirectly},
     scene::{Scene, is_io_stopped, is_replicating, read_status},
-    survey::{Asked, collect},
+    survey::{Asked, GRACE, collect},
 };
 use crate::{
     elect::Reach,
@@ -31,6 +31,8 @@ const DEMOTION_PATIENCE: Duration = Duration::from_millis(400);
 /// How long a fence is waited for; that it is set is proven only by its answer.
 const FENCE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long those are waited for who answered a moment ago, once enough is known: they may hold what nobody else has.
+const GRACE_OF_THE_LIVING: Duration = Duration::from_millis(500);
 /// How long the replicas are left running for a fence to be first.
 const FENCE_HEAD_START: Duration = Duration::from_millis(30);
 
@@ -58,7 +60,7 @@ impl Fencing {
     /// Waits for it until then.
     async fn wait(&mut self, end: Instant) {
         let done = match self {
-            Self::Tablet(sent) => timeout_at(end, sent).await.ok().map(|answer| matches!(answer, Ok(Ok(())))),
+            Self::Tablet(sent) => timeout_at(end, sent).await.ok().map(|answer| matches!(answer, Ok(true))),
             Self::Directly(sent) => timeout_at(end, sent).await.ok().map(|answer| matches!(answer, Ok(Ok(_)))),
             Self::Ended(_) => None,
         };
@@ -203,8 +205,12 @@ impl Run {
             |alias: &TabletAlias| !scene.deaf.contains(alias) && (!touched.demoted.contains(alias) || scene.is_replica(alias));
         let replicas: Vec<_> = scene.asked().filter(|(alias, _)| is_replica(alias)).collect();
         let replicas: Vec<_> = replicas.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        let mut alive = BTreeSet::new();
         let mut calls: Vec<Asked<'_, Stopped>> = Vec::new();
         for (alias, tablet) in replicas {
+            if scene.tablets.get(&alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_))) {
+                alive.insert(alias.clone());
+            }
             touched.stopped.insert(alias.clone());
             if !is_demoted(scene, &alias) {
                 // What it said before does not prove that it is stopped.
@@ -225,7 +231,9 @@ impl Run {
             if let Some(line) = hear(scene, touched, &alias, stopped) {
                 said.push(line);
             }
-            !all && scene.is_enough()
+            alive.remove(&alias);
+            let grace = if alive.is_empty() { GRACE } else { GRACE_OF_THE_LIVING };
+            (!all && scene.is_enough()).then_some(grace)
         })
         .await;
         for line in said {

@@ -13,26 +13,28 @@ use crate::{
     topo::TabletAlias,
 };
 
-/// How long the others are waited for once enough is known.
-const GRACE: Duration = Duration::from_millis(50);
+/// How long those are waited for who have not answered at all, once enough is known.
+pub(super) const GRACE: Duration = Duration::from_millis(50);
 /// Pages in the buffer pool.
 const BUFFER_POOL_PAGES: &str = "Innodb_buffer_pool_pages_data";
 
 /// One tablet's answer that is under way.
 pub(super) type Asked<'a, T> = BoxFuture<'a, (TabletAlias, T)>;
 
-/// Waits for answers until all are there, or enough is known and a moment has passed. `hear` takes one in and says whether it is enough.
-pub(super) async fn collect<T>(calls: Vec<Asked<'_, T>>, mut hear: impl FnMut(TabletAlias, T) -> bool) {
+/// Waits for answers until all are there, or enough is known and a moment has passed. `hear` takes one in and says how long the others
+/// are still waited for, once it is enough.
+pub(super) async fn collect<T>(calls: Vec<Asked<'_, T>>, mut hear: impl FnMut(TabletAlias, T) -> Option<Duration>) {
     let mut calls: FuturesUnordered<_> = calls.into_iter().collect();
-    let mut end = None;
+    let mut end: Option<Instant> = None;
     loop {
         let next = match end {
             None => calls.next().await,
             Some(end) => timeout_at(end, calls.next()).await.unwrap_or(None),
         };
         let Some((alias, answer)) = next else { return };
-        if hear(alias, answer) && end.is_none() {
-            end = Some(Instant::now() + GRACE);
+        if let Some(grace) = hear(alias, answer) {
+            let new = Instant::now() + grace;
+            end = Some(end.map_or(new, |end| end.min(new)));
         }
     }
 }
@@ -46,7 +48,7 @@ impl Run {
         let calls = asked.iter().map(|(alias, tablet)| async move { (alias.clone(), ask(tablets, tablet, call).await) }.boxed());
         collect(calls.collect(), |alias, answer| {
             scene.hear(&alias, answer);
-            !all && scene.is_enough()
+            (!all && scene.is_enough()).then_some(GRACE)
         })
         .await;
     }
