@@ -281,6 +281,11 @@ pub enum Aftermath {
         /// What could not be put back, with the reason of each.
         left: BTreeMap<TabletAlias, String>,
     },
+    /// Nothing was put back: that is not certain to be right, or not ours to do any more.
+    LeftToTheNext {
+        /// Why.
+        reason: String,
+    },
     /// Every tablet was left read-only, because it is not known who was primary.
     AllReadOnly,
 }
@@ -310,6 +315,9 @@ impl fmt::Display for Aftermath {
                     write!(f, "; replication was started again on {restarted}")?;
                 }
                 left.iter().try_for_each(|(alias, reason)| write!(f, "; {alias} is left as it is: {reason}"))
+            }
+            Self::LeftToTheNext { reason } => {
+                write!(f, "nothing was put back, because {reason}; run EmergencyReparentShard again, which takes it over")
             }
             Self::AllReadOnly => {
                 f.write_str("every tablet was left read-only: run PlannedReparentShard again with the most advanced tablet as the new primary")

@@ -89,9 +89,10 @@ impl Journal {
         Self { stage, written_at_ms: run::now().as_millis() as u64, ..self.clone() }
     }
 
-    /// The journal of a run that leaves these fences to others.
-    pub fn leaving<'a>(&self, fenced: impl IntoIterator<Item = &'a TabletAlias>) -> Self {
-        Self { fenced: fenced.into_iter().map(ToString::to_string).collect(), ..self.clone() }
+    /// The journal of a run that leaves these tablets to others: fenced ones, and ones that could not be told to follow.
+    pub fn leaving(&self, fenced: &BTreeSet<TabletAlias>, untold: &BTreeSet<TabletAlias>) -> Self {
+        let names = |aliases: &BTreeSet<TabletAlias>| aliases.iter().map(ToString::to_string).collect();
+        Self { fenced: names(fenced), stopped_io: names(untold), ..self.clone() }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -109,6 +110,10 @@ impl Journal {
             VERSION => Ok(serde_json::from_slice(bytes)?),
             other => Err(JournalError::Version(other)),
         }
+    }
+
+    pub fn is_emergency(&self) -> bool {
+        self.action.starts_with("EmergencyReparentShard")
     }
 
     pub fn elect(&self) -> Result<TabletAlias, JournalError> {

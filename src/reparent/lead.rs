@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
@@ -78,8 +79,10 @@ pub(super) struct Lead<'a> {
     pub stragglers: BTreeSet<TabletAlias>,
     /// Tablets that are not touched at all.
     pub left_alone: BTreeSet<TabletAlias>,
-    /// Stragglers whose clients were cut off: let in again when they follow.
-    pub fenced: BTreeSet<TabletAlias>,
+    /// Nobody can acknowledge, and a person allowed that: the first write is not waited for.
+    pub not_established: bool,
+    /// What followers must apply before they are pointed away from where they got it.
+    pub apply_first: BTreeMap<TabletAlias, String>,
     /// In an emergency a replica that does not follow is reported and fails nothing, unless no tablet follows at all.
     pub tolerant: bool,
 }
@@ -101,7 +104,8 @@ impl<'a> Lead<'a> {
             following: BTreeSet::new(),
             stragglers: BTreeSet::new(),
             left_alone: BTreeSet::new(),
-            fenced: BTreeSet::new(),
+            not_established: false,
+            apply_first: BTreeMap::new(),
             tolerant: false,
         }
     }
@@ -197,6 +201,7 @@ impl Run {
     ) -> Result<(), ReparentError> {
         let promoted = || Aftermath::Promoted { primary: lead.to.clone() };
         let began = Instant::now();
+        let deadline = if lead.not_established { began + ROW_LIMIT_MIN } else { deadline };
         let row = async {
             let wrote = self.write_row(lead, record, position, time_ns, deadline).await;
             (wrote, began.elapsed())
@@ -212,6 +217,13 @@ impl Run {
         followers.calls.detach_all();
         for (alias, reason) in &failures.unimportant {
             self.warn(format!("{alias} does not follow {}: {reason}", lead.to));
+        }
+        if let (Err(error), true) = (&row, lead.not_established) {
+            self.warn(format!(
+                "{} is primary and not established: its writes hang until somebody can acknowledge them ({error})",
+                lead.to
+            ));
+            return Ok(());
         }
         if let Err(source) = row {
             let remedy = "see why that tablet cannot write, or why nobody acknowledges";
@@ -239,14 +251,15 @@ impl Run {
             let force = lead.force.contains(alias);
             let Some(mut follower) = self.follower(lead.declared, lead.to, alias, force, deadline) else { continue };
             follower.time_ns = if lead.tolerant { 0 } else { time_ns };
+            follower.apply_first = lead.apply_first.get(alias).cloned();
             let alias = alias.clone();
             if lead.stragglers.contains(&alias) {
                 follower.deadline = Instant::now() + self.remote();
                 // What it says is in its own record and in the next look at it.
-                let fenced = lead.fenced.contains(&alias).then(|| (self.hands.clone(), self.shard.clone()));
+                let (hands, shard) = (self.hands.clone(), self.shard.clone());
                 self.hands.tasks.spawn(async move {
-                    if let (Ok(()), Some((hands, shard))) = (follower.run().await, fenced) {
-                        hands.lift_fences(&shard, &alias).await;
+                    if follower.run().await.is_ok() {
+                        hands.see_to_stragglers(&shard, &alias).await;
                     }
                 });
             } else if Some(&alias) == lead.from {
@@ -292,6 +305,8 @@ impl Run {
             semi_sync: declared.semi_sync_replica(parent, alias),
             call: self.short(),
             deadline,
+            after: self.ended(alias).boxed(),
+            apply_first: None,
         })
     }
 
@@ -465,10 +480,19 @@ pub(super) struct Follower {
     semi_sync: bool,
     call: Call,
     deadline: Instant,
+    /// What was sent to it before has ended: a stop must not come after our start.
+    after: BoxFuture<'static, ()>,
+    /// What it must apply before its relay log may be thrown away, encoded.
+    pub apply_first: Option<String>,
 }
 
 impl Follower {
     async fn run(self) -> Result<(), TabletError> {
+        self.after.await;
+        if let Some(position) = &self.apply_first {
+            let left = self.deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
+            self.tablets.wait_for_position(&self.tablet, position, Call { timeout: left, ..self.call }).await?;
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;

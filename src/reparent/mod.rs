@@ -33,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use decision::{Decision, ProofLine, TabletDecision};
 pub use error::{Aftermath, FailedStep, ReparentError};
+pub(crate) use resume::promotion_under_way;
 pub use step::{DieAt, DieAtError, Edge, Step};
 
 use run::Run;
@@ -367,7 +368,7 @@ impl Hands {
         run.lock(format!("ReparentTablet({alias})")).await?;
         let pointed = run.point_at_primary(alias).await;
         let pointed = match pointed {
-            Ok(primary) => run.lift_fences_now().await.map(|()| primary),
+            Ok(primary) => run.see_to_the_rest_of(alias).await.map(|()| primary),
             Err(error) => Err(error),
         };
         run.unlock().await;

@@ -102,6 +102,7 @@ impl Run {
             }
             declared = Declared::read(self).await?;
         }
+        self.see_to_the_rest(&declared, None).await?;
         if initial_only && (declared.term.is_some() || declared.primary.is_some() || declared.current_primary().is_some()) {
             let primary = declared.current_primary().or(declared.primary.as_ref()).cloned();
             return Err(ReparentError::AlreadyInitialised { shard: self.shard.clone(), primary });

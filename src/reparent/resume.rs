@@ -9,7 +9,10 @@ use super::{
     lead::{Failed, How, Lead},
     run::Run,
 };
-use crate::topo::{TabletAlias, TopoError};
+use crate::{
+    tablet::{SetSource, TabletError},
+    topo::{ShardId, TabletAlias, Topo, TopoError},
+};
 
 /// What is to be done about a leftover (pure).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,18 @@ pub(super) fn judge(left: &Leftover<'_>) -> Verdict {
 pub(super) fn term_ns(declared: &Declared, alias: &TabletAlias) -> Option<i64> {
     let term = declared.tablet(alias).and_then(|tablet| term(tablet.primary_term_start_time.as_ref()));
     term.map(|(seconds, nanoseconds)| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into()))
+}
+
+/// Whether a promotion of that shard was intended and is not finished: whoever is not its elector keeps his hands off its tablets.
+///
+/// # Errors
+/// The global topology cannot be read, or holds a journal that this version does not understand.
+pub(crate) async fn promotion_under_way(topo: &Topo, ledger_root: &str, shard: &ShardId) -> Result<bool, TopoError> {
+    let key = Journal::key(ledger_root, shard);
+    let read = topo.global().get(&key).await;
+    let entry = read.map_err(|source| TopoError::Kv { doing: "reading the reparent journal".to_owned(), source })?;
+    // A journal that cannot be read may be one of a promotion.
+    Ok(entry.is_some_and(|entry| Journal::decode(&entry.value).map_or(true, |journal| journal.stage == Stage::Promoting)))
 }
 
 impl Run {
@@ -116,7 +131,17 @@ impl Run {
                 Ok(None)
             }
             (Verdict::Undo, Some(old)) => {
-                self.restart_io(declared, stopped).await?;
+                match journal.is_emergency() {
+                    // Some of them may have been pointed at the elect.
+                    true => self.point_back_all(declared, &stopped, old).await?,
+                    false => self.restart_io(declared, stopped).await?,
+                }
+                if journal.fenced().is_ok_and(|fenced| fenced.contains(old))
+                    && let Some(record) = declared.tablet(old)
+                {
+                    let failed = |reason| ReparentError::NotAReplica { alias: old.clone(), reason };
+                    self.let_in(old, record).await.map_err(failed)?;
+                }
                 if !left.old_writable {
                     let failed = |reason| ReparentError::Unfit { elect: old.clone(), reason };
                     self.make_writable_again(declared, old).await.map_err(failed)?;
@@ -187,6 +212,30 @@ impl Run {
         }
         self.wait_for_shard_record(to).await;
         self.close(journal).await;
+        Ok(())
+    }
+
+    /// Points replicas at the primary again, and starts them.
+    async fn point_back_all(
+        &self,
+        declared: &Declared,
+        stopped: &BTreeSet<TabletAlias>,
+        old: &TabletAlias,
+    ) -> Result<(), ReparentError> {
+        for alias in stopped.iter().filter(|alias| *alias != old) {
+            let Some(record) = declared.tablet(alias) else { continue };
+            let set = SetSource {
+                parent: old,
+                time_created_ns: 0,
+                force_start: true,
+                wait_position: "",
+                semi_sync: declared.semi_sync_replica(old, alias),
+                heartbeat_interval_s: 0.0,
+            };
+            let sent = self.hands.tablets.set_replication_source(record, set, self.short()).await;
+            let failed = |error: TabletError| ReparentError::NotAReplica { alias: alias.clone(), reason: error.to_string() };
+            sent.map_err(failed)?;
+        }
         Ok(())
     }
 

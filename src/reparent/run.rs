@@ -1,12 +1,13 @@
 //! One operation while it runs: its lock, its caller, what it has said.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Decision, DieAt, Edge, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
 use crate::{
@@ -41,6 +42,8 @@ pub(super) struct Run {
     /// When the demotion was sent.
     pub demoted_at: Option<Instant>,
     lock: Option<ShardLock>,
+    /// Statements of ours that may still be under way, and take no lock on the tablet's side: what is sent after them must wait for them.
+    under_way: BTreeMap<TabletAlias, Vec<CancellationToken>>,
 }
 
 impl Run {
@@ -57,6 +60,24 @@ impl Run {
             edge_at: Instant::now(),
             demoted_at: None,
             lock: None,
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that something is sent to a tablet; it has ended when the guard is dropped.
+    pub fn begin(&mut self, alias: &TabletAlias) -> DropGuard {
+        let ended = CancellationToken::new();
+        self.under_way.entry(alias.clone()).or_default().push(ended.clone());
+        ended.drop_guard()
+    }
+
+    /// Resolves when all that was sent to a tablet has ended. Each has its own limit.
+    pub fn ended(&self, alias: &TabletAlias) -> impl Future<Output = ()> + Send + use<> {
+        let tokens = self.under_way.get(alias).cloned().unwrap_or_default();
+        async move {
+            for token in tokens {
+                token.cancelled().await;
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
 /// How often an undo is tried.
 const UNDO_ATTEMPTS: u32 = 3;
 /// A replication thread that is stopped, in `replicationdata.Status`.
-const STOPPED: i32 = 1;
+pub(super) const STOPPED: i32 = 1;
 
 impl Run {
     /// Puts everything back because of `cause`; the error says what came of it. Nothing of the caller's time limits it.
@@ -27,6 +27,9 @@ impl Run {
         let Some(old) = undo.demoted.clone() else { return cause };
         self.warn(format!("{cause}; making {old} writable again"));
         if let Err(reason) = self.may_still_act(declared, &old, false).await {
+            return cause.after(Aftermath::NotUndone { primary: old, reason });
+        }
+        if let Err(reason) = self.take_back_intent(journal, &cause).await {
             return cause.after(Aftermath::NotUndone { primary: old, reason });
         }
         // The replica first: it may be one of the ackers that the primary needs.
@@ -45,6 +48,18 @@ impl Run {
                 cause.after(Aftermath::Undone { primary: old })
             }
             Err(reason) => cause.after(Aftermath::NotUndone { primary: old, reason }),
+        }
+    }
+
+    /// An intent whose answer was lost may stand in the journal, and whoever finds it goes forward: before anything is put back it must be
+    /// certain that it says what is going on.
+    pub async fn take_back_intent(&self, journal: &Journal, cause: &ReparentError) -> Result<(), String> {
+        match cause {
+            ReparentError::Intent { .. } | ReparentError::LockLost(_) => {
+                let back = self.intend(Step::Demote, &journal.at(Stage::Demoting)).await;
+                back.map_err(|error| format!("the journal may say that it is promoted, and could not be corrected: {error}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -118,12 +133,13 @@ impl Run {
         }
         for alias in stopped {
             let Some(record) = declared.tablet(&alias) else { continue };
+            self.ended(&alias).await;
             self.start_io_of(record).await.map_err(|error| (alias, error.to_string()))?;
         }
         Ok(())
     }
 
-    async fn start_io_of(&self, record: &Tablet) -> Result<(), TabletError> {
+    pub async fn start_io_of(&self, record: &Tablet) -> Result<(), TabletError> {
         let mut last = self.io_runs(record).await;
         for _ in 0..UNDO_ATTEMPTS {
             if let Ok(true) = last {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Changed, scene::Scene};
+use super::{Changed, apply_first, scene::Scene};
 use crate::{
     durability::{Members, can_establish},
     elect::{Chosen, Reach},
@@ -22,6 +22,7 @@ impl Run {
         changed.following.clear();
         changed.followers = Default::default();
         let deadline = Instant::now() + wait;
+        let apply_first = apply_first(scene, elect);
         let (last, first): (Vec<_>, Vec<_>) = established.ackers.iter().partition(|alias| is_demoted(scene, alias));
         for ackers in [first, last] {
             for alias in ackers {
@@ -31,7 +32,8 @@ impl Run {
                 }
                 changed.repointed.insert(alias.clone());
                 let force = scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
-                if let Some(follower) = self.follower(&scene.declared, elect, alias, force, deadline) {
+                if let Some(mut follower) = self.follower(&scene.declared, elect, alias, force, deadline) {
+                    follower.apply_first = apply_first.get(alias).cloned();
                     changed.followers.start(&self.hands.tasks, alias.clone(), follower);
                 }
             }

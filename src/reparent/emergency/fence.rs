@@ -6,15 +6,16 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     mysql::fence::{FenceError, Fenced},
-    pb::topodata::Tablet,
+    pb::{replicationdata::Status, topodata::Tablet},
     reparent::{
         Hands, ReparentError,
         dba::{SET_OFFLINE, SET_ONLINE, SET_SUPER_READ_ONLY},
         declared::Declared,
         journal::Stage,
         run::Run,
+        undo::STOPPED,
     },
-    tablet::TabletError,
+    tablet::{SetSource, TabletError},
     topo::{ShardId, TabletAlias},
 };
 
@@ -28,75 +29,129 @@ pub(super) type SentDirectly = JoinHandle<Result<Fenced, FenceError>>;
 
 impl Run {
     /// Sends the fence through the tablet, in a task that outlives us: a frozen server does it as soon as it thaws.
-    pub(super) fn fence(&self, tablet: &Tablet) -> Sent {
-        let (tablets, call, tablet) = (self.hands.tablets.clone(), self.short(), tablet.clone());
-        self.hands.tasks.spawn(async move { tablets.execute_fetch_as_dba(&tablet, SET_OFFLINE, 1, call).await.map(drop) })
+    pub(super) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Sent {
+        let (tablets, call, tablet, under_way) = (self.hands.tablets.clone(), self.short(), tablet.clone(), self.begin(alias));
+        self.hands.tasks.spawn(async move {
+            let sent = tablets.execute_fetch_as_dba(&tablet, SET_OFFLINE, 1, call).await.map(drop);
+            drop(under_way);
+            sent
+        })
     }
 
     /// Sends it to MySQL itself, where an account for that was given.
-    pub(super) fn fence_directly(&self, tablet: &Tablet) -> Option<SentDirectly> {
-        let (fence, tablet) = (self.hands.fence.clone()?, tablet.clone());
-        Some(self.hands.tasks.spawn(async move { fence.fence(&tablet, Instant::now() + DIRECT_LIMIT).await }))
+    pub(super) fn fence_directly(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Option<SentDirectly> {
+        let (fence, tablet, under_way) = (self.hands.fence.clone()?, tablet.clone(), self.begin(alias));
+        Some(self.hands.tasks.spawn(async move {
+            let sent = fence.fence(&tablet, Instant::now() + DIRECT_LIMIT).await;
+            drop(under_way);
+            sent
+        }))
     }
 
     /// Lets the clients of a server in again that follows the new primary: read-only first, for its demotion may never have been done.
-    pub(super) async fn lift(&self, tablet: &Tablet) -> Result<(), TabletError> {
-        self.dba(tablet, SET_SUPER_READ_ONLY).await?;
-        self.dba(tablet, SET_ONLINE).await.map(drop)
+    pub(super) async fn lift(&self, alias: &TabletAlias, tablet: &Tablet) -> Result<(), String> {
+        self.ended(alias).await;
+        self.dba(tablet, SET_SUPER_READ_ONLY).await.map_err(|error| error.to_string())?;
+        self.let_in(alias, tablet).await
     }
 
-    /// Lifts the fences that a finished run has left, where the servers follow the primary by now.
-    pub(in crate::reparent) async fn lift_fences(&mut self, declared: &Declared) -> Result<(), ReparentError> {
+    /// Lifts the fence. What was sent to MySQL itself before has ended then.
+    pub(in crate::reparent) async fn let_in(&self, alias: &TabletAlias, tablet: &Tablet) -> Result<(), String> {
+        self.ended(alias).await;
+        if let Some(fence) = &self.hands.fence
+            && fence.lift(tablet, Instant::now() + self.remote()).await.is_ok()
+        {
+            return Ok(());
+        }
+        self.dba(tablet, SET_ONLINE).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Sees to what a finished run has left of everybody, or of one tablet: not told to follow the primary, fenced.
+    pub(in crate::reparent) async fn see_to_the_rest(
+        &mut self,
+        declared: &Declared,
+        whose: Option<&TabletAlias>,
+    ) -> Result<(), ReparentError> {
         let Some(mut journal) = self.read_journal().await?.filter(|journal| journal.stage == Stage::Finished) else {
             return Ok(());
         };
-        let fenced = journal.fenced().map_err(|error| self.foreign(&error))?;
-        let mut lifted = false;
-        for alias in fenced {
-            let follows = match (declared.current_primary().and_then(|primary| declared.tablet(primary)), declared.tablet(&alias))
-            {
-                (_, None) => true,
-                (Some(primary), Some(tablet)) => match self.follows(tablet, primary).await {
-                    true => self.lift(tablet).await.is_ok(),
-                    false => false,
-                },
-                (None, _) => false,
+        let (fenced, untold) = match (journal.fenced(), journal.stopped_io()) {
+            (Ok(fenced), Ok(untold)) => (fenced, untold),
+            (Err(error), _) | (_, Err(error)) => return Err(self.foreign(&error)),
+        };
+        let primary = declared.current_primary().and_then(|alias| Some((alias, declared.tablet(alias)?)));
+        let Some(primary) = primary else { return Ok(()) };
+        let before = journal.clone();
+        for alias in fenced.union(&untold).filter(|alias| whose.is_none_or(|whose| whose == *alias)) {
+            let done = match declared.tablet(alias) {
+                None => Ok(()),
+                Some(tablet) => self.see_to(declared, primary, (alias, tablet), fenced.contains(alias)).await,
             };
-            if follows {
-                self.say(format!("{alias} follows the primary; its clients are let in again"));
-                lifted |= journal.fenced.remove(&alias.to_string());
+            match done {
+                Ok(()) => {
+                    journal.fenced.remove(&alias.to_string());
+                    journal.stopped_io.remove(&alias.to_string());
+                }
+                Err(reason) => self.say(format!("{alias} does not follow {} yet: {reason}", primary.0)),
             }
         }
-        if lifted {
+        if journal != before {
             self.close(&journal).await;
         }
         Ok(())
     }
 
+    async fn see_to(
+        &self,
+        declared: &Declared,
+        (primary, source): (&TabletAlias, &Tablet),
+        (alias, tablet): (&TabletAlias, &Tablet),
+        fenced: bool,
+    ) -> Result<(), String> {
+        if alias != primary && !self.follows(tablet, source).await {
+            let set = SetSource {
+                parent: primary,
+                time_created_ns: 0,
+                force_start: true,
+                wait_position: "",
+                semi_sync: declared.semi_sync_replica(primary, alias),
+                heartbeat_interval_s: 0.0,
+            };
+            let told = self.hands.tablets.set_replication_source(tablet, set, self.short()).await;
+            told.map_err(|error| error.to_string())?;
+        }
+        match fenced {
+            true if alias == primary => self.let_in(alias, tablet).await,
+            true => self.lift(alias, tablet).await,
+            false => Ok(()),
+        }
+    }
+
     /// The same for the shard as it is declared now.
-    pub(in crate::reparent) async fn lift_fences_now(&mut self) -> Result<(), ReparentError> {
+    pub(in crate::reparent) async fn see_to_the_rest_of(&mut self, alias: &TabletAlias) -> Result<(), ReparentError> {
         let declared = Declared::read(self).await?;
-        self.lift_fences(&declared).await
+        self.see_to_the_rest(&declared, Some(alias)).await
     }
 
     async fn follows(&self, tablet: &Tablet, primary: &Tablet) -> bool {
         let status = self.hands.tablets.replication_status(tablet, self.short()).await;
-        status.is_ok_and(|status| status.source_host == primary.mysql_hostname && status.source_port == primary.mysql_port)
+        let is_there = |status: &Status| status.source_host == primary.mysql_hostname && status.source_port == primary.mysql_port;
+        status.is_ok_and(|status| status.io_state != STOPPED && is_there(&status))
     }
 }
 
 impl Hands {
-    /// Lifts what fences there are on a shard, after a server that was late has been pointed at the new primary.
-    pub(in crate::reparent) async fn lift_fences(&self, shard: &ShardId, alias: &TabletAlias) {
+    /// Closes the chapter of a server that was late and has been pointed at the new primary by now.
+    pub(in crate::reparent) async fn see_to_stragglers(&self, shard: &ShardId, alias: &TabletAlias) {
         let mut run = Run::new(self.clone(), shard.clone(), Default::default());
         let lifted = async {
-            run.lock(format!("EmergencyReparentShard: {alias} follows, its clients are let in again")).await?;
-            let lifted = run.lift_fences_now().await;
+            run.lock(format!("EmergencyReparentShard: {alias} follows at last")).await?;
+            let lifted = run.see_to_the_rest_of(alias).await;
             run.unlock().await;
             lifted
         };
         if let Err(error) = lifted.await {
-            tracing::warn!(%shard, %alias, %error, "its clients are still cut off (offline_mode): the next emergency reparent lifts that");
+            tracing::warn!(%shard, %alias, %error, "what is left to do there (offline_mode, replication) is done by the next reparent of the shard, or by ReparentTablet");
         }
     }
 }

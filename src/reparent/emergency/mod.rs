@@ -10,7 +10,7 @@ mod stop;
 mod survey;
 mod undo;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::{task::JoinHandle, time::Instant};
 
@@ -25,7 +25,7 @@ use super::{
     run::Run,
 };
 use crate::{
-    elect::{Chosen, EmergencyRejection, NoPromotion, Reach},
+    elect::{Chosen, EmergencyRejection, NoPromotion, Reach, Testimony},
     topo::TabletAlias,
 };
 
@@ -78,6 +78,8 @@ struct Changed {
     followers: Followers,
     /// Those of them that have answered.
     following: BTreeSet<TabletAlias>,
+    /// A run before this one may have promoted its elect: nothing is put back.
+    forward_only: bool,
     /// Tablets that were pointed at another one than the old primary.
     repointed: BTreeSet<TabletAlias>,
 }
@@ -88,8 +90,7 @@ impl Run {
         let declared = Declared::read(self).await?;
         check_expected(&declared, request)?;
         let mut scene = Scene::new(declared, request)?;
-        let left = self.left_behind(&scene, request).await?;
-        self.lift_fences(&scene.declared).await?;
+        let left = self.left_behind(&mut scene, request).await?;
         if let Some(primary) = left.finished {
             let old_primary = scene.declared.primary;
             return Ok(Promoted { branch: Branch::Partial, primary, old_primary });
@@ -106,20 +107,23 @@ impl Run {
             Err((Some(pending), _)) => pending,
             Err((None, none)) => {
                 self.decision = Some(decide::decision(&scene, &Err(none.clone()), None));
-                self.take_back_leftover(&scene, left).await;
-                return Err(none.into());
+                return Err(self.take_back_leftover(&mut scene, left, none.into()).await);
             }
         };
         let old_primary = scene.old_primary().cloned();
         let old = old_primary.as_ref().map(|old| (old, term_ns(&scene.declared, old)));
         let mut journal = self.journal(Stage::Demoting, &forecast, old);
         journal.stopped_io = scene.may_stop().union(&left.stopped).map(ToString::to_string).collect();
+        let may_fence = scene.asked().map(|(alias, _)| alias).filter(|alias| scene.acts_as_primary(alias));
+        journal.fenced = may_fence.chain(&left.fenced).map(ToString::to_string).collect();
         self.edge(Step::Survey, Edge::After).await;
         self.intend(Step::Stop, &journal).await?;
         self.edge(Step::Stop, Edge::Before).await;
         self.demoted_at = Some(asked_at);
         let mut changed = Changed::default();
         changed.touched.stopped.extend(left.stopped);
+        changed.touched.fenced.extend(left.fenced);
+        changed.forward_only = left.forward_only;
         let reading = self.read_fitness(&scene.declared, &forecast);
         self.stop_everybody(&mut scene, &mut changed.touched, request.wait_for_all_tablets, asked_at).await;
         self.edge(Step::Stop, Edge::After).await;
@@ -225,7 +229,8 @@ impl Run {
             left_alone: scene.wish.ignored.clone(),
             followers: changed.followers,
             following: changed.following,
-            fenced: fenced.clone(),
+            not_established: chosen.proof.established.is_err(),
+            apply_first: apply_first(scene, &chosen.elect),
             tolerant: true,
             bystanders: scene.declared.tablets.keys().cloned().collect(),
             force,
@@ -241,7 +246,8 @@ impl Run {
         self.wait_for_shard_record(&chosen.elect).await;
         self.edge(Step::Finish, Edge::Before).await;
         let fenced = self.lift_those_that_follow(scene, &fenced, &stragglers).await;
-        self.close(&journal.leaving(&fenced)).await;
+        // Those who could not be told are not forgotten: whoever comes next sees to them.
+        self.close(&journal.leaving(&fenced, &stragglers)).await;
         self.edge(Step::Finish, Edge::After).await;
         result?;
         let old_primary = scene.old_primary().cloned();
@@ -260,7 +266,7 @@ impl Run {
         let mut left = fenced.clone();
         for alias in fenced.difference(stragglers) {
             let Some(tablet) = scene.declared.tablet(alias) else { continue };
-            match self.lift(tablet).await {
+            match self.lift(alias, tablet).await {
                 Ok(()) => {
                     left.remove(alias);
                 }
@@ -269,6 +275,17 @@ impl Run {
         }
         left
     }
+}
+
+/// With more than one acknowledgement a transaction may be on two tablets only, and the change of source throws an unapplied relay log
+/// away: whoever has one applies it first. With a single acknowledgement the elect has all of it.
+fn apply_first(scene: &Scene, elect: &TabletAlias) -> BTreeMap<TabletAlias, String> {
+    if scene.declared.policy.acks_needed(&scene.declared.member(elect)) < 2 {
+        return BTreeMap::new();
+    }
+    let is_behind = |testimony: &&Testimony| testimony.is_replica && !testimony.executed.contains(&testimony.received);
+    let behind = scene.tablets.iter().filter_map(|(alias, testimony)| Some((alias, Some(testimony).filter(is_behind)?)));
+    behind.map(|(alias, testimony)| (alias.clone(), testimony.received.encode())).collect()
 }
 
 impl From<NoPromotion> for ReparentError {

@@ -34,6 +34,8 @@ pub(super) struct Scene {
     pub wish: EmergencyWish,
     /// Tablets whose server cannot be reached for certain: nothing is to be waited for there.
     pub gone: BTreeSet<TabletAlias>,
+    /// Tablets that refused the connection: nothing was sent.
+    pub deaf: BTreeSet<TabletAlias>,
     /// Tablets whose tablet manager says that their MySQL does not answer.
     pub mysqld_down: BTreeSet<TabletAlias>,
     /// Tablets that accept writes, by their own words.
@@ -64,6 +66,7 @@ impl Scene {
             wish,
             gone: BTreeSet::new(),
             mysqld_down: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             writable: BTreeSet::new(),
             receiving: BTreeSet::new(),
         })
@@ -117,6 +120,9 @@ impl Scene {
                 if matches!(error.kind, TabletErrorKind::Unreachable | TabletErrorKind::MysqlDown) {
                     self.gone.insert(alias.clone());
                 }
+                if error.kind == TabletErrorKind::Unreachable {
+                    self.deaf.insert(alias.clone());
+                }
                 if error.kind == TabletErrorKind::MysqlDown {
                     self.mysqld_down.insert(alias.clone());
                 }
@@ -168,7 +174,7 @@ impl Scene {
     pub fn may_stop(&self) -> BTreeSet<TabletAlias> {
         let runs = |alias: &&TabletAlias| match self.tablets.get(*alias).map(|testimony| &testimony.reach) {
             Some(Reach::Seen) => self.receiving.contains(*alias),
-            _ => !self.gone.contains(*alias),
+            _ => !self.deaf.contains(*alias),
         };
         self.asked().map(|(alias, _)| alias).filter(runs).cloned().collect()
     }

@@ -31,6 +31,9 @@ const DEMOTION_PATIENCE: Duration = Duration::from_millis(400);
 /// How long a fence is waited for; that it is set is proven only by its answer.
 const FENCE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long the replicas are left running for a fence to be first.
+const FENCE_HEAD_START: Duration = Duration::from_millis(30);
+
 /// What a tablet did when it was to be stopped.
 enum Stopped {
     Replica(Box<(Status, Status)>),
@@ -47,6 +50,22 @@ type Demotion = JoinHandle<Result<PrimaryStatus, TabletError>>;
 enum Fencing {
     Tablet(Sent),
     Directly(SentDirectly),
+    /// How it ended.
+    Ended(bool),
+}
+
+impl Fencing {
+    /// Waits for it until then.
+    async fn wait(&mut self, end: Instant) {
+        let done = match self {
+            Self::Tablet(sent) => timeout_at(end, sent).await.ok().map(|answer| matches!(answer, Ok(Ok(())))),
+            Self::Directly(sent) => timeout_at(end, sent).await.ok().map(|answer| matches!(answer, Ok(Ok(_)))),
+            Self::Ended(_) => None,
+        };
+        if let Some(done) = done {
+            *self = Self::Ended(done);
+        }
+    }
 }
 
 fn is_demoted(scene: &Scene, alias: &TabletAlias) -> bool {
@@ -73,9 +92,13 @@ impl Run {
             if scene.commits_hang(alias) && !scene.gone.contains(alias) {
                 self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
                 touched.fenced.insert(alias.clone());
-                let fence = self.fence(tablet);
+                let fence = self.fence(alias, tablet);
                 let _in_time = timeout_at(asked_at + DEMOTION_PATIENCE, fence).await;
             }
+        }
+        for (alias, _) in &primaries {
+            // Until it answers it proves nothing, whatever it said before.
+            scene.unreached(alias, "its demotion has not answered yet".to_owned());
         }
         let demotions: Vec<_> =
             primaries.iter().map(|(alias, tablet)| (alias.clone(), self.send_forced_demotion(tablet))).collect();
@@ -90,7 +113,12 @@ impl Run {
                 Err(_) => late.push((alias, demotion)),
             }
         }
-        let fences = self.fence_the_silent(scene, touched, &primaries, &late);
+        let mut fences = self.fence_the_silent(scene, touched, &primaries, &late);
+        // Once the ackers are stopped commits hang, and a demotion under way would end that by telling clients that they are committed.
+        let before_that = Instant::now() + FENCE_HEAD_START;
+        for (_, fence) in &mut fences {
+            fence.wait(before_that).await;
+        }
         self.stop_replicas(scene, touched, all).await;
         self.last_words(scene, late, fences).await;
     }
@@ -139,9 +167,9 @@ impl Run {
         {
             if late.iter().any(|(late, _)| late == alias) {
                 self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
-                fences.push((alias.clone(), Fencing::Tablet(self.fence(tablet))));
+                fences.push((alias.clone(), Fencing::Tablet(self.fence(alias, tablet))));
             }
-            fences.extend(self.fence_directly(tablet).map(|fence| (alias.clone(), Fencing::Directly(fence))));
+            fences.extend(self.fence_directly(alias, tablet).map(|fence| (alias.clone(), Fencing::Directly(fence))));
         }
         for (alias, _) in late {
             scene.unreached(alias, "its demotion has not answered yet, which proves nothing".to_owned());
@@ -153,14 +181,11 @@ impl Run {
     /// Looks a last time at what had not answered: meanwhile the replicas were stopped.
     async fn last_words(&mut self, scene: &mut Scene, late: Vec<(TabletAlias, Demotion)>, fences: Vec<(TabletAlias, Fencing)>) {
         let limit = Instant::now() + FENCE_PATIENCE;
-        for (alias, fence) in fences {
+        for (alias, mut fence) in fences {
             // Where the proof does without it nobody waits.
             let end = if scene.elect().is_ok() { Instant::now() } else { limit };
-            let fenced = match fence {
-                Fencing::Tablet(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(())))),
-                Fencing::Directly(mut sent) => matches!(timeout_at(end, &mut sent).await, Ok(Ok(Ok(_)))),
-            };
-            if fenced {
+            fence.wait(end).await;
+            if matches!(fence, Fencing::Ended(true)) && !is_demoted(scene, &alias) {
                 self.say(format!("{alias} is fenced: it accepts no client any more"));
                 scene.learn(&alias, |testimony| testimony.reach = Reach::Fenced);
             }
@@ -173,15 +198,25 @@ impl Run {
     }
 
     async fn stop_replicas(&mut self, scene: &mut Scene, touched: &mut Touched, all: bool) {
-        let replicas: Vec<_> =
-            scene.asked().filter(|(alias, _)| !touched.demoted.contains(*alias) || scene.is_replica(alias)).collect();
+        // One that refused the connection a moment ago is not asked again: if it could acknowledge anything, the proof does without it.
+        let is_replica =
+            |alias: &TabletAlias| !scene.deaf.contains(alias) && (!touched.demoted.contains(alias) || scene.is_replica(alias));
+        let replicas: Vec<_> = scene.asked().filter(|(alias, _)| is_replica(alias)).collect();
         let replicas: Vec<_> = replicas.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
         let mut calls: Vec<Asked<'_, Stopped>> = Vec::new();
         for (alias, tablet) in replicas {
             touched.stopped.insert(alias.clone());
-            let (tablets, call) = (self.hands.tablets.clone(), self.short());
+            if !is_demoted(scene, &alias) {
+                // What it said before does not prove that it is stopped.
+                scene.unreached(&alias, "its stop has not answered yet".to_owned());
+            }
+            let (tablets, call, under_way) = (self.hands.tablets.clone(), self.short(), self.begin(&alias));
             // In a task of its own: a stop that was sent and is not waited for must not be cut off half-way.
-            let task = self.hands.tasks.spawn(async move { stop(&*tablets, &tablet, call).await });
+            let task = self.hands.tasks.spawn(async move {
+                let stopped = stop(&*tablets, &tablet, call).await;
+                drop(under_way);
+                stopped
+            });
             let answer = async move { (alias, task.await.unwrap_or_else(|error| Stopped::StillRuns(error.to_string()))) };
             calls.push(answer.boxed());
         }

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
+
 use super::{Changed, scene::Scene};
 use crate::{
-    elect::Reach,
-    reparent::{Aftermath, ReparentError, dba::SET_ONLINE, journal::Journal, run::Run},
+    elect::{Reach, Testimony},
+    reparent::{Aftermath, ReparentError, journal::Journal, run::Run},
     tablet::SetSource,
     topo::TabletAlias,
 };
@@ -20,31 +22,30 @@ impl Run {
         cause: ReparentError,
     ) -> ReparentError {
         self.warn(format!("{cause}; putting back what was stopped"));
-        let mut left = BTreeMap::new();
-        if let Some(old) = scene.old_primary()
-            && let Err(reason) = self.may_still_act(&scene.declared, old, false).await
-        {
-            left.insert(old.clone(), reason);
-            return cause.after(Aftermath::Reverted { writable: None, restarted: BTreeSet::new(), left });
-        }
         drop(std::mem::take(&mut changed.followers));
+        if let Err(reason) = self.may_put_back(scene, &changed, journal, &cause).await {
+            return cause.after(Aftermath::LeftToTheNext { reason });
+        }
+        let mut left = BTreeMap::new();
         let old = self.to_be_writable(scene, &changed, &mut left);
         let mut restarted = BTreeSet::new();
-        for alias in &changed.touched.stopped {
-            let Some(testimony) = scene.tablets.get(alias).filter(|testimony| testimony.was_replicating) else { continue };
-            let result = match &old {
-                Some(old) if changed.repointed.contains(alias) => self.point_back(scene, alias, old).await,
-                _ => self.start_io(&scene.declared, [alias.clone()], None).await.map_err(|(_, reason)| reason),
-            };
+        let stopped = changed.touched.stopped.iter().filter(|alias| {
+            // Whoever was idle before stays idle; of whom nobody knows, replication may be stopped now.
+            let idle = |testimony: &&Testimony| !testimony.was_replicating && !matches!(testimony.reach, Reach::Unreached(_));
+            scene.tablets.get(*alias).filter(idle).is_none()
+        });
+        let run = &*self;
+        let started = stopped.map(|alias| async {
+            let repointed = changed.repointed.contains(alias);
+            (alias.clone(), run.replicate_again(scene, alias, old.as_ref(), repointed).await)
+        });
+        for (alias, result) in join_all(started).await {
             match result {
                 Ok(()) => {
-                    restarted.insert(alias.clone());
-                }
-                Err(reason) if matches!(testimony.reach, Reach::Unreached(_)) => {
-                    left.insert(alias.clone(), format!("it does not answer, and its replication may be stopped ({reason})"));
+                    restarted.insert(alias);
                 }
                 Err(reason) => {
-                    left.insert(alias.clone(), format!("its replication is stopped ({reason})"));
+                    left.insert(alias, reason);
                 }
             }
         }
@@ -58,9 +59,49 @@ impl Run {
             }
         }
         if left.is_empty() {
-            self.close(journal).await;
+            self.close(&journal.leaving(&BTreeSet::new(), &BTreeSet::new())).await;
         }
         cause.after(Aftermath::Reverted { writable, restarted, left })
+    }
+
+    /// Whether putting back is ours to do, and certain to be what the journal says.
+    async fn may_put_back(
+        &mut self,
+        scene: &Scene,
+        changed: &Changed,
+        journal: &Journal,
+        cause: &ReparentError,
+    ) -> Result<(), String> {
+        if changed.forward_only {
+            return Err("an earlier run may have promoted its elect, which does not answer".to_owned());
+        }
+        if let Some(old) = scene.old_primary() {
+            self.may_still_act(&scene.declared, old, false).await?;
+        }
+        self.take_back_intent(journal, cause).await
+    }
+
+    /// Lets a replica that we stopped receive again, from whom it did before.
+    async fn replicate_again(
+        &self,
+        scene: &Scene,
+        alias: &TabletAlias,
+        old: Option<&TabletAlias>,
+        repointed: bool,
+    ) -> Result<(), String> {
+        let Some(tablet) = scene.declared.tablet(alias) else { return Ok(()) };
+        self.ended(alias).await;
+        match old {
+            Some(old) if repointed => self.point_back(scene, alias, old).await,
+            _ => {
+                let started = self.start_io_of(tablet).await;
+                started.map_err(|error| format!("its replication may be stopped ({error})"))?;
+                match repointed {
+                    true => Err("it may follow a tablet that was not promoted after all".to_owned()),
+                    false => Ok(()),
+                }
+            }
+        }
     }
 
     /// The one tablet that was writable before, is demoted for certain now, and is what the records say is the primary. With two of them
@@ -90,7 +131,7 @@ impl Run {
         if changed.touched.fenced.contains(old)
             && let Some(tablet) = scene.declared.tablet(old)
         {
-            self.dba(tablet, SET_ONLINE).await.map_err(|error| error.to_string())?;
+            self.let_in(old, tablet).await?;
         }
         self.make_writable_again(&scene.declared, old).await
     }

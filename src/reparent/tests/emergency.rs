@@ -174,8 +174,9 @@ async fn without_anybody_to_acknowledge_nobody_is_promoted_unless_a_person_allow
     assert!(world.untouched());
     let world = shard().await;
     let outcome = world.emergency(Emergency { allow_not_established: true, ..now() }).await;
-    // The journal row waits for an acknowledgement that nobody gives, and that is said; the promotion stands.
-    assert!(matches!(outcome.result, Err(ReparentError::After { .. })), "{:?}", outcome.result);
+    // Its first write waits for an acknowledgement that nobody gives: that is said, and nobody waits for it.
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(outcome.events.iter().any(|event| event.warning && event.text.contains("not established")), "{:#?}", outcome.events);
     assert!(world.server("z1-101").writable());
 }
 
@@ -247,4 +248,45 @@ async fn whoever_comes_after_an_elector_that_died_at_any_step_finishes_its_work(
             world.check(&primary).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_does_not_answer_proves_nothing() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.frozen = true);
+    world.fault("z1-102", "StopReplicationAndGetStatus", Fault::Hang, 9);
+    let error = error(world.emergency(now()).await);
+    assert!(error.to_string().contains("z1-0000000102"), "it was never stopped, and z1-100 never demoted: {error}");
+    assert!(!world.server("z1-101").writable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_comes_late_does_not_outlive_the_undo() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.fault("z1-102", "StopReplicationAndGetStatus", Fault::Late(Duration::from_millis(2500)), 9);
+    assert!(world.emergency(now()).await.result.is_err());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(["z1-101", "z1-102", "z1-103"].iter().all(|name| world.server(name).io), "replication runs again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_leaves_nothing_that_a_planned_reparent_would_stumble_over() {
+    let world = four("semi_sync").await;
+    let outcome = world.emergency(Emergency { new_primary: Some(alias("z1-102")), ..now() }).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-102"));
+    promoted(&world.planned(to("z1-100")).await);
+    world.check("z1-100").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_could_not_be_told_is_told_by_whoever_comes_next() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.down = true);
+    assert_eq!(promoted(&world.emergency(now()).await).primary, alias("z1-101"));
+    world.change("z1-100", |server| {
+        (server.down, server.read_only, server.offline) = (false, true, true);
+    });
+    assert_eq!(world.hands().reparent_tablet(&alias("z1-100")).await.unwrap().1, alias("z1-101"));
+    assert!(world.server("z1-100").replicates_from(&alias("z1-101")));
 }

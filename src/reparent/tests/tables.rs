@@ -166,10 +166,6 @@ async fn play(case: &Case) -> Option<String> {
             let stopped = after.iter().find(|(alias, server)| !server.io && before[*alias].io && !server.down);
             new.or(stopped).map(|(alias, server)| format!("refused, and {alias} was left changed: {server:?}"))
         }
-        (Err(ReparentError::After { cause, .. }), None) if case.wish.allow_not_established => {
-            // It is primary, and its first write waits for an acknowledgement, as was allowed.
-            (!matches!(**cause, ReparentError::Step { .. })).then(|| cause.to_string())
-        }
         (Err(error), None) => Some(format!("refused: {error}")),
         (Ok(done), Some(name)) => Some(format!("promoted {} where {name} was expected", done.primary)),
         (Ok(done), None) => {
