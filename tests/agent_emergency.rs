@@ -6,13 +6,10 @@ mod support;
 use std::time::Duration;
 
 use mysql_async::{Conn, prelude::Queryable};
-use support::{APP, LIMIT, Signal, World, eventually};
+use support::{APP, LIMIT, Signal, World, eventually, wait_health};
 use tokio::{task::JoinSet, time::Instant};
 use vtelector::{
-    pb::{
-        query::StreamHealthRequest, queryservice::query_client::QueryClient, replicationdata::StopReplicationMode,
-        topodata::TabletType,
-    },
+    pb::{replicationdata::StopReplicationMode, topodata::TabletType},
     tablet::{Call, TabletErrorKind, TabletManager},
 };
 
@@ -90,24 +87,6 @@ async fn wait_type(world: &World, at: usize, wanted: TabletType) {
     })
     .await
     .unwrap();
-}
-
-/// Waits until its health stream gives this reason for not serving.
-async fn wait_health(world: &World, at: usize, text: &str) {
-    let address = format!("http://127.0.0.1:{}", world.record(at).await.port_map["grpc"]);
-    let mut client = QueryClient::connect(address).await.unwrap();
-    let mut stream = client.stream_health(StreamHealthRequest {}).await.unwrap().into_inner();
-    let said = tokio::time::timeout(LIMIT, async {
-        loop {
-            let health = stream.message().await.unwrap().unwrap();
-            let error = health.realtime_stats.unwrap().health_error;
-            if error.contains(text) {
-                assert!(!health.serving);
-                return;
-            }
-        }
-    });
-    said.await.unwrap_or_else(|_| panic!("its health never said {text:?}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,8 +216,11 @@ async fn a_forced_demotion_while_commits_flow_leaves_nothing_behind() {
     .await
     .unwrap();
     let begun = Instant::now();
-    let demoted = world.tablets.demote_primary(&world.record(0).await, true, SHORT).await.unwrap();
-    println!("forced demotion while commits flow: {:?}", begun.elapsed());
+    let demoted = world.tablets.demote_primary(&world.record(0).await, true, world.call()).await.unwrap();
+    let took = begun.elapsed();
+    println!("forced demotion while commits flow: {took:?}");
+    // Half of what MySQL needs for switching semi-sync off: that is not on this way.
+    assert!(took < Duration::from_millis(500), "{took:?}");
     let acknowledged: i32 = clients.join_all().await.into_iter().sum();
     stop_ackers(&world).await;
     let elect = world.record(1).await;

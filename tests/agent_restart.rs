@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{LIMIT, World, eventually};
+use support::{LIMIT, World, eventually, wait_health};
 use vtelector::{
     pb::{
         replicationdata::StopReplicationMode,
@@ -184,4 +184,25 @@ async fn what_an_agent_does_not_serve_and_what_makes_no_sense_is_said_clearly() 
     assert_eq!(error.code, tonic::Code::DeadlineExceeded, "{error}");
     let vars = world.tablets.global_status_vars(&replica, &["Innodb_buffer_pool_pages_data"], world.call()).await.unwrap();
     assert!(vars["Innodb_buffer_pool_pages_data"].parse::<u64>().unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_comes_back_while_a_promotion_is_unfinished_waits_read_only() {
+    let mut world = World::with_primary(2).await;
+    let write = async |world: &World, stage: &str| {
+        let text = format!(
+            r#"{{"version":1,"who":"somebody","action":"EmergencyReparentShard","stage":"{stage}","elect":"zone1-0000000102",
+                "old_primary":null,"old_term_ns":null,"stopped_io":[],"time_created_ns":0,"written_at_ms":0,"longest_call_ms":0}}"#
+        );
+        world.topo.global().put("/vtelector/journal/ks/0", text.into_bytes()).await.unwrap();
+    };
+    write(&world, "promoting").await;
+    world.members[0].mysqld.kill();
+    world.members[0].mysqld.restart().unwrap();
+    world.members[0].mysqld.ready().await.unwrap();
+    wait_health(&world, 0, "left a promotion unfinished").await;
+    assert!(!world.mysqld(0).is_writable().await.unwrap());
+
+    write(&world, "finished").await;
+    world.wait_writable(0, true).await;
 }

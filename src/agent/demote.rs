@@ -94,15 +94,23 @@ impl Agent {
         cancel_source_off(action);
         self.change(|state| state.writable = false);
         let deadline = self.own_deadline();
-        if let Ok(Ok(mut conn)) = timeout(ANSWER_MAX, self.mysql.conn(deadline)).await
-            && let Ok(Ok(status)) = timeout(FLOWING_MAX, self.close(&mut conn, deadline)).await
-        {
-            self.source_off_later(action, OFF_DELAY_DEMOTED);
-            return Ok(status);
-        }
+        let pending = match timeout(ANSWER_MAX, self.mysql.conn(deadline)).await {
+            Ok(Ok(mut conn)) => match timeout(FLOWING_MAX, self.close(&mut conn, deadline)).await {
+                Ok(Ok(status)) => {
+                    self.source_off_later(action, OFF_DELAY_DEMOTED);
+                    return Ok(status);
+                }
+                _ => Some(conn.id()),
+            },
+            _ => None,
+        };
         self.throw_out_first(&mut frozen).await?;
         let deadline = self.own_deadline();
         let mut conn = self.mysql.conn(deadline).await?;
+        if let Some(id) = pending {
+            // Or MySQL would carry it out when nobody expects it any more. Gone meanwhile (errno 1094) is as good.
+            let _ = conn.exec(&format!("KILL {id}"), deadline).await;
+        }
         semi_sync::source_off(&mut conn, deadline).await?;
         self.close(&mut conn, deadline).await
     }

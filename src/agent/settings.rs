@@ -33,6 +33,8 @@ pub struct AgentSettings {
     pub mysql_port: Option<u16>,
     /// How this server logs in to its source.
     pub replication: ReplicationAccount,
+    /// Where electors keep their journals in the global topology.
+    pub ledger_root: String,
     /// Where the fence token is kept.
     pub data_dir: PathBuf,
     /// Limit of an action whose caller gave none, and of the agent's own steps.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{Agent, AgentError, Context, replication, semi_sync, state, status::Switches};
 use crate::{
     pb::{tabletmanagerdata::SetReplicationSourceRequest, topodata::TabletType},
+    reparent::promotion_under_way,
     topo::{ShardLock, TabletAlias, TopoError},
 };
 
@@ -132,6 +133,12 @@ impl Agent {
     async fn settle_locked(self: &Arc<Self>, lock: &ShardLock) -> Result<Settled, AgentError> {
         if self.is_settled().await? {
             return Ok(Settled::Done);
+        }
+        if promotion_under_way(&self.topo, &self.settings.ledger_root, &self.settings.shard).await? {
+            // An elector died in the middle. A primary that were writable again, or a replica that followed somebody, would undo what the
+            // elect's promotion relies on.
+            let reason = "an elector has left a promotion unfinished; the next reparent of this shard leads it to its end";
+            return Ok(Settled::Later(reason.to_owned()));
         }
         let deadline = self.own_deadline().min(Instant::now() + LOCK_HELD_MAX);
         let context = Context { deadline, lock_revision: Some(lock.revision()) };

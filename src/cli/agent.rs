@@ -100,6 +100,9 @@ pub struct AgentArgs {
     /// TLS towards other tablets.
     #[command(flatten)]
     pub tablet_tls: TabletTlsArgs,
+    /// Where the electors' journal stands in the global etcd; as at vtelector serve
+    #[arg(long, value_name = "PATH", default_value = "/vtelector", help_heading = "Topology")]
+    pub ledger_root: String,
     /// Between two messages of a health stream, and two looks at replication
     #[arg(long, value_name = "DURATION", default_value = "20s", help_heading = "Process")]
     pub health_check_interval: GoDuration,
@@ -221,6 +224,7 @@ impl TryFrom<&AgentArgs> for AgentSettings {
                 ssl_cert: args.replication_ssl_cert.clone(),
                 ssl_key: args.replication_ssl_key.clone(),
             },
+            ledger_root: config::absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             data_dir: args.data_dir.clone(),
             remote_operation_timeout: positive("remote-operation-timeout", args.topo.remote_operation_timeout)?,
             lock_timeout: positive("lock-timeout", args.topo.lock_timeout)?,

@@ -290,7 +290,8 @@ fn global_root(root: &str) -> Result<String, ConfigError> {
     }
 }
 
-fn absolute(flag: &str, path: &str, example: &str) -> Result<String, ConfigError> {
+/// A path in etcd.
+pub fn absolute(flag: &str, path: &str, example: &str) -> Result<String, ConfigError> {
     if !path.starts_with('/') || path.trim_matches('/').is_empty() {
         return Err(ConfigError::new(flag, path, "a path from the root of etcd is needed", format!("use {example}")));
     }

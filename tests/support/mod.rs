@@ -12,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 use vtelector::{
     agent::{self, AgentSettings, ReplicationAccount},
     mysql::conn::{MysqlAddress, MysqlSettings, Secret},
-    pb::topodata::{CellInfo, Keyspace, Tablet, TabletType},
+    pb::{
+        query::StreamHealthRequest,
+        queryservice::query_client::QueryClient,
+        topodata::{CellInfo, Keyspace, Tablet, TabletType},
+    },
     tablet::{Call, GrpcTabletManager, SetSource, TabletManager, TabletSettings},
     topo::{ShardId, TabletAlias, Topo, TopoSettings},
 };
@@ -106,6 +110,7 @@ impl World {
                 password: Secret(REPLICATION.to_owned()),
                 ..ReplicationAccount::default()
             },
+            ledger_root: "/vtelector".to_owned(),
             data_dir: member.data_dir.clone(),
             remote_operation_timeout: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(15),
@@ -199,4 +204,22 @@ fn topo_settings(etcd: &Etcd) -> TopoSettings {
         lease_ttl: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),
     }
+}
+
+/// Waits until its health stream gives this reason for not serving.
+pub async fn wait_health(world: &World, at: usize, text: &str) {
+    let address = format!("http://127.0.0.1:{}", world.record(at).await.port_map["grpc"]);
+    let mut client = QueryClient::connect(address).await.unwrap();
+    let mut stream = client.stream_health(StreamHealthRequest {}).await.unwrap().into_inner();
+    let said = tokio::time::timeout(LIMIT, async {
+        loop {
+            let health = stream.message().await.unwrap().unwrap();
+            let error = health.realtime_stats.unwrap().health_error;
+            if error.contains(text) {
+                assert!(!health.serving);
+                return;
+            }
+        }
+    });
+    said.await.unwrap_or_else(|_| panic!("its health never said {text:?}"));
 }

@@ -245,7 +245,7 @@ impl Run {
         self.edge(Step::Follow, Edge::After).await;
         self.wait_for_shard_record(&chosen.elect).await;
         self.edge(Step::Finish, Edge::Before).await;
-        let fenced = self.lift_those_that_follow(scene, &fenced, &stragglers).await;
+        let fenced = self.lift_those_that_follow(scene, &chosen.elect, &fenced, &stragglers).await;
         // Those who could not be told are not forgotten: whoever comes next sees to them.
         self.close(&journal.leaving(&fenced, &stragglers)).await;
         self.edge(Step::Finish, Edge::After).await;
@@ -260,13 +260,16 @@ impl Run {
     async fn lift_those_that_follow(
         &mut self,
         scene: &Scene,
+        elect: &TabletAlias,
         fenced: &BTreeSet<TabletAlias>,
         stragglers: &BTreeSet<TabletAlias>,
     ) -> BTreeSet<TabletAlias> {
         let mut left = fenced.clone();
         for alias in fenced.difference(stragglers) {
             let Some(tablet) = scene.declared.tablet(alias) else { continue };
-            match self.lift(alias, tablet).await {
+            // The elect may have been fenced by an earlier run, as the old primary of that one: now it is not to be made read-only.
+            let lifted = if alias == elect { self.let_in(alias, tablet).await } else { self.lift(alias, tablet).await };
+            match lifted {
                 Ok(()) => {
                     left.remove(alias);
                 }
