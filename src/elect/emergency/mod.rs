@@ -3,19 +3,15 @@
 //! The rules are Vitess's where they are safe; safety rules 2, 4 and 5 say what is stricter here. The same evidence gives the same answer,
 //! in whatever order the tablets are listed.
 
-#[cfg(test)]
-pub(crate) mod cases;
 mod complete;
 mod evidence;
 mod history;
-#[cfg(test)]
-mod properties;
 mod rank;
 mod refusal;
 mod revoke;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verdict;
 mod view;
 mod wish;

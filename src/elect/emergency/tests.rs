@@ -1,11 +1,13 @@
 //! The cases, each with its tablets under several names, so that no order of listing decides; and what must hold of any evidence.
 
+pub(crate) mod cases;
+mod properties;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    cases::{self, Case, Expect},
-    *,
-};
+use cases::{Case, Expect};
+
+use super::*;
 use crate::topo::TabletAlias;
 
 /// A name as `Debug` begins with it.

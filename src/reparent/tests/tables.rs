@@ -11,7 +11,7 @@ use super::{
 use crate::{
     elect::{
         Reach, Testimony,
-        emergency::cases::{self, Case, Expect},
+        emergency::tests::cases::{self, Case, Expect},
     },
     mysql::Position,
     pb::topodata::TabletType,

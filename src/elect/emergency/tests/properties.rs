@@ -12,7 +12,7 @@ use std::{
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
-use super::*;
+use super::super::*;
 use crate::{
     durability::{Enforced, Extra, Member, Policy, policy, with_extra},
     mysql::{GtidSet, Position, ServerUuid},

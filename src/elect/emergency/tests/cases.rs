@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::super::*;
 use crate::{
     durability::{Enforced, Extra, PROMOTION_RULE_TAG, Policy, policy, with_extra},
     mysql::{GtidSet, Position, ServerUuid},
