@@ -108,10 +108,19 @@ impl Story {
         came
     }
 
-    /// Everybody is as he must be.
+    /// Everybody is as he must be, and has what the primary had a moment ago: one that was rebuilt has much to copy.
     async fn settled(&self) {
         self.test.settled(&self.primary, RETURN_LIMIT).await.unwrap();
         self.test.no_errant(&self.primary).await.unwrap();
+        let all = self.test.tablet(&self.primary).mysqld.gtid_executed().await.unwrap();
+        for alias in self.test.aliases() {
+            eventually(&format!("{alias} with all that the primary had"), RETURN_LIMIT, async || {
+                let missing = self.test.missing(&all, &alias).await?;
+                if missing.is_empty() { Ok(()) } else { Err(SandboxError::Wrong(vec![missing])) }
+            })
+            .await
+            .unwrap();
+        }
     }
 
     /// Nothing acknowledged was lost and there were never two writers.
