@@ -58,7 +58,7 @@ impl Run {
         Ok(Look {
             recorded_primary: record.r#type() == TabletType::Primary,
             term: declared::term(record.primary_term_start_time.as_ref()),
-            writable: !full.read_only && !full.super_read_only && !full.disk_stalled,
+            writable: !full.read_only && !full.disk_stalled,
             semi_sync_primary: full.semi_sync_primary_enabled,
             replicates: full.replication_status.is_some(),
             agrees: full.tablet_type == record.r#type,

@@ -130,7 +130,8 @@ impl Scene {
                 return;
             }
         };
-        if !full.read_only && !full.super_read_only {
+        // MySQL shows super_read_only as ON while the statement still waits for commits; read_only comes last.
+        if !full.read_only {
             self.writable.insert(alias.clone());
         }
         let Some(testimony) = self.tablets.get_mut(alias) else { return };

@@ -26,8 +26,9 @@ use crate::{
     topo::TabletAlias,
 };
 
-/// How long an old primary's demotion is waited for, counted from the first question that it was asked. It is never cancelled.
-const DEMOTION_PATIENCE: Duration = Duration::from_millis(400);
+/// How long an old primary's demotion is waited for, counted from the first question that it was asked; with the head start of its fence
+/// 400 ms. It is never cancelled.
+const DEMOTION_PATIENCE: Duration = Duration::from_millis(370);
 /// How long a fence is waited for; that it is set is proven only by its answer.
 const FENCE_PATIENCE: Duration = Duration::from_millis(100);
 

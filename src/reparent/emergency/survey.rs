@@ -1,6 +1,6 @@
 //! Asking everybody, and waiting no longer than it takes to know enough.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +15,8 @@ use crate::{
 
 /// How long those are waited for who have not answered at all, once enough is known.
 pub(super) const GRACE: Duration = Duration::from_millis(50);
+/// The same where only an old primary has not answered.
+const GRACE_OF_THE_PRIMARY: Duration = Duration::from_millis(10);
 /// Pages in the buffer pool.
 const BUFFER_POOL_PAGES: &str = "Innodb_buffer_pool_pages_data";
 
@@ -45,10 +47,14 @@ impl Run {
         let call = Call::read(self.remote());
         let tablets = &*self.hands.tablets;
         let asked: Vec<_> = scene.asked().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        let mut silent: BTreeSet<_> = asked.iter().map(|(alias, _)| alias.clone()).collect();
         let calls = asked.iter().map(|(alias, tablet)| async move { (alias.clone(), ask(tablets, tablet, call).await) }.boxed());
         collect(calls.collect(), |alias, answer| {
             scene.hear(&alias, answer);
-            (!all && scene.is_enough()).then_some(GRACE)
+            silent.remove(&alias);
+            // An old primary that says nothing is waited for when it is demoted.
+            let grace = if silent.iter().all(|alias| scene.acts_as_primary(alias)) { GRACE_OF_THE_PRIMARY } else { GRACE };
+            (!all && scene.is_enough()).then_some(grace)
         })
         .await;
     }
