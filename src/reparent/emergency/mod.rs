@@ -47,7 +47,7 @@ pub(super) async fn preview(run: &mut Run, request: &Emergency) -> Result<Promot
     check_expected(&declared, request)?;
     let mut scene = Scene::new(declared, request)?;
     run.survey(&mut scene, request.wait_for_all_tablets).await;
-    let chosen = scene.elect();
+    let chosen = scene.forecast(run.hands.fence.is_some());
     run.decision = Some(decide::decision(&scene, &chosen, None));
     let chosen = chosen?;
     Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary: scene.old_primary().cloned() })
@@ -101,7 +101,10 @@ impl Run {
             // The run that stopped it is dead; before, it ran.
             scene.learn(alias, |testimony| testimony.was_replicating = true);
         }
-        let forecast = match scene.elect().map_err(|none| (none.pending().and_then(BTreeSet::first).cloned(), none)) {
+        let forecast = match scene
+            .forecast(self.hands.fence.is_some())
+            .map_err(|none| (none.pending().and_then(BTreeSet::first).cloned(), none))
+        {
             Ok(forecast) => forecast.elect,
             // It has to apply what it received before anything can be said; that it may do.
             Err((Some(pending), _)) => pending,

@@ -84,12 +84,33 @@ impl Scene {
 
     /// What follows from all this.
     pub fn elect(&self) -> Result<Chosen, NoPromotion> {
+        self.elect_among(&self.tablets)
+    }
+
+    /// The same before anything is changed. Where a fence through MySQL itself can be tried, its success is taken for granted if nothing
+    /// else does.
+    pub fn forecast(&self, can_fence: bool) -> Result<Chosen, NoPromotion> {
+        let refused = match self.elect() {
+            Err(none) if can_fence && none.pending().is_none() => none,
+            other => return other,
+        };
+        let mut fenced = self.tablets.clone();
+        for (alias, testimony) in &mut fenced {
+            let is_silent = matches!(testimony.reach, Reach::Unreached(_)) && !self.wish.ignored.contains(alias);
+            if is_silent && self.acts_as_primary(alias) {
+                testimony.reach = Reach::Fenced;
+            }
+        }
+        self.elect_among(&fenced).map_err(|_| refused)
+    }
+
+    fn elect_among(&self, tablets: &BTreeMap<TabletAlias, Testimony>) -> Result<Chosen, NoPromotion> {
         let evidence = EmergencyEvidence {
             shard: &self.declared.shard,
             policy: &*self.declared.policy,
             primary: self.old_primary(),
             had_primary: self.declared.term.is_some() || self.old_primary().is_some(),
-            tablets: &self.tablets,
+            tablets,
             unlisted_cells: &self.declared.unreadable_cells,
             seen: None,
         };

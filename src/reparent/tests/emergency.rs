@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -9,7 +10,10 @@ use super::{
     server::Server,
     *,
 };
-use crate::pb::topodata::TabletType;
+use crate::{
+    mysql::fence::{FenceError, Fenced, ServerFence},
+    pb::topodata::{Tablet, TabletType},
+};
 
 fn now() -> Emergency {
     Emergency {
@@ -289,4 +293,82 @@ async fn a_server_that_could_not_be_told_is_told_by_whoever_comes_next() {
     });
     assert_eq!(world.hands().reparent_tablet(&alias("z1-100")).await.unwrap().1, alias("z1-101"));
     assert!(world.server("z1-100").replicates_from(&alias("z1-101")));
+}
+
+/// Fences whatever it is asked to.
+struct Fences(Arc<World>);
+
+#[async_trait::async_trait]
+impl ServerFence for Fences {
+    async fn fence(&self, tablet: &Tablet, _deadline: Instant) -> Result<Fenced, FenceError> {
+        self.0.change(&name_of(tablet), |server| server.offline = true);
+        Ok(Fenced { executed: super::server::gtids("A:1-10") })
+    }
+
+    async fn lift(&self, tablet: &Tablet, _deadline: Instant) -> Result<(), FenceError> {
+        self.0.change(&name_of(tablet), |server| server.offline = false);
+        Ok(())
+    }
+}
+
+fn name_of(tablet: &Tablet) -> String {
+    TabletAlias::try_from(tablet.alias.as_ref().unwrap()).unwrap().to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_tablet_is_dead_is_fenced_through_mysql_itself() {
+    let world = four("none").await;
+    world.change("z1-100", |server| server.down = true);
+    let unfenced = Emergency { allow_unfenced: false, ..now() };
+    let hands = world.hands().fence(Arc::new(Fences(world.clone())));
+    let outcome = hands.emergency(&world.shard, unfenced).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(world.server("z1-100").offline);
+    // Its tablet is back: whoever points it at the new primary lets its clients in again.
+    world.change("z1-100", |server| server.down = false);
+    hands.reparent_tablet(&alias("z1-100")).await.unwrap();
+    assert!(!world.server("z1-100").offline && world.server("z1-100").read_only);
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_log_is_waited_for_as_long_as_it_gets_on() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.change("z1-101", |server| {
+        server.sql = false;
+        server.executed = super::server::gtids("A:1-2");
+    });
+    let slow = world.clone();
+    world.tasks.spawn(async move {
+        // One transaction every 6 s, where 10 s without any would be the end.
+        for done in 3..=10 {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            slow.change("z1-101", |server| server.executed = super::server::gtids(&format!("A:1-{done}")));
+        }
+        slow.change("z1-101", |server| server.sql = true);
+    });
+    let outcome = world.emergency(now()).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(outcome.took > Duration::from_secs(40), "{:?}", outcome.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promotion_whose_answer_was_lost_is_looked_at() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.fault("z1-101", "PromoteReplica", Fault::AnswerLost, 1);
+    assert_eq!(promoted(&world.emergency(now()).await).primary, alias("z1-101"));
+    assert_eq!(world.changes("z1-101").iter().filter(|change| change.starts_with("PromoteReplica")).count(), 1);
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_lost_before_the_promotion_promotes_nobody() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    world.fault("z1-103", "SetReplicationSource", Fault::ThenLockLost, 1);
+    let error = error(world.emergency(now()).await);
+    assert!(error.to_string().contains("lost topology lock"), "{error}");
+    assert!(!world.server("z1-101").writable());
 }
