@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    elect::{Chosen, EmergencyEvidence, EmergencyWish, MysqlFacts, NoPromotion, Reach, Testimony, check_wish, elect_emergency},
+    elect::{
+        Chosen, EmergencyEvidence, EmergencyWish, MysqlFacts, NoPromotion, Reach, SeenPrimary, Testimony, check_wish,
+        elect_emergency,
+    },
     mysql::{GtidError, GtidSet, Position},
     pb::{
         replicationdata::{FullStatus, Status},
@@ -42,6 +45,9 @@ pub(super) struct Scene {
     pub writable: BTreeSet<TabletAlias>,
     /// Replicas whose IO thread runs.
     pub receiving: BTreeSet<TabletAlias>,
+    /// What the old primary said that it had, before anything was changed. Whether its settings made every commit wait for an
+    /// acknowledgement it did not say, so this binds nobody; what is missing of it is reported.
+    seen: Option<SeenPrimary>,
 }
 
 impl Scene {
@@ -69,6 +75,7 @@ impl Scene {
             deaf: BTreeSet::new(),
             writable: BTreeSet::new(),
             receiving: BTreeSet::new(),
+            seen: None,
         })
     }
 
@@ -112,7 +119,7 @@ impl Scene {
             had_primary: self.declared.term.is_some() || self.old_primary().is_some(),
             tablets,
             unlisted_cells: &self.declared.unreadable_cells,
-            seen: None,
+            seen: self.seen.as_ref(),
         };
         elect_emergency(&evidence, &self.wish)
     }
@@ -161,6 +168,11 @@ impl Scene {
         match read_full(testimony, &full) {
             Ok(()) => testimony.reach = Reach::Seen,
             Err(error) => testimony.reach = Reach::Unreached(format!("its answer cannot be understood: {error}")),
+        }
+        if self.old_primary() == Some(alias)
+            && let Some(testimony) = self.tablets.get(alias).filter(|testimony| testimony.reach == Reach::Seen)
+        {
+            self.seen = Some(SeenPrimary { position: testimony.executed.clone(), binding: false });
         }
         if full.replication_status.is_some_and(|status| status.io_state != STOPPED) {
             self.receiving.insert(alias.clone());
