@@ -42,10 +42,10 @@ bench: ## speed of the pure parts
 	cargo bench
 
 measure-planned: tools ## 100 planned reparents under writes: write gap and call time, p50 and p99
-	$(WITH_TOOLS) cargo test --test planned -- --ignored --nocapture measure_planned
+	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_planned
 
 measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 times each: call, write gap, lost, errant
-	$(WITH_TOOLS) cargo test --test emergency -- --ignored --nocapture measure_emergency
+	$(WITH_TOOLS) cargo test --release --test emergency -- --ignored --nocapture measure_emergency
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
-	$(WITH_TOOLS) cargo test --test planned -- --ignored --nocapture measure_rest
+	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
