@@ -359,7 +359,7 @@ impl Run {
         self.edge(Step::Follow, Edge::After).await;
         self.wait_for_shard_record(decided.elect).await;
         self.edge(Step::Finish, Edge::Before).await;
-        self.close(journal).await;
+        self.close(&journal.leaving_nothing()).await;
         self.edge(Step::Finish, Edge::After).await;
         result
     }
@@ -460,7 +460,7 @@ impl Run {
         let lead = Lead { to: old, force: BTreeSet::from([elect.clone()]), ..decided.lead(how) };
         match self.lead(lead).await {
             Ok(()) => {
-                self.close(&journal).await;
+                self.close(&journal.leaving_nothing()).await;
                 cause.after(Aftermath::Undone { primary: old.clone() })
             }
             Err(Failed::Standing(error)) => {

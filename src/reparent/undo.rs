@@ -43,7 +43,7 @@ impl Run {
         match undone {
             Ok(()) => {
                 if io.is_ok() {
-                    self.close(journal).await;
+                    self.close(&journal.leaving_nothing()).await;
                 }
                 cause.after(Aftermath::Undone { primary: old })
             }

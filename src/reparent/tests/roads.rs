@@ -1,6 +1,6 @@
 //! The four roads, and who may walk them.
 
-use super::{server::Server, *};
+use super::{super::journal::Journal, server::Server, *};
 use crate::pb::topodata::TabletType;
 
 async fn three(policy: &'static str) -> std::sync::Arc<World> {
@@ -294,4 +294,19 @@ async fn a_tablet_is_pointed_at_the_primary_and_the_primary_is_not() {
     let refused = world.hands().reparent_tablet(&alias("z1-100")).await.unwrap_err();
     assert!(refused.to_string().contains("it is the primary of commerce/0"), "{refused}");
     world.check("z1-100").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_nudged_is_not_asked_after_by_the_next_reparent() {
+    let world = three("semi_sync").await;
+    world.fault("z1-100", "DemotePrimary", Fault::AckPoll { drain: Duration::from_millis(5) }, 1);
+    promoted(&world.planned(to("z1-101")).await);
+    assert!(world.changes("z1-102").iter().any(|change| change.contains("STOP REPLICA IO_THREAD")), "it was nudged");
+    let key = Journal::key("/vtelector", &world.shard);
+    let journal = world.topo.global().get(&key).await.unwrap().unwrap();
+    assert_eq!(
+        Journal::decode(&journal.value).unwrap().stopped_io().unwrap().len(),
+        0,
+        "it follows, and nothing is left to do there"
+    );
 }
