@@ -97,6 +97,18 @@ impl Declared {
         Ok(Self { shard, primary, term, policy, sidecar, tablets: found.tablets, unreadable, unreadable_cells })
     }
 
+    /// Refuses where the shard record names another primary than the caller expected.
+    pub fn check_expected(&self, expected: Option<&TabletAlias>) -> Result<(), ReparentError> {
+        match expected {
+            Some(expected) if self.primary.as_ref() != Some(expected) => Err(ReparentError::ExpectedPrimaryMismatch {
+                shard: self.shard.clone(),
+                expected: expected.clone(),
+                found: self.primary.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     pub fn tablet(&self, alias: &TabletAlias) -> Option<&Tablet> {
         self.tablets.get(alias)
     }

@@ -287,6 +287,26 @@ impl Run {
         followers
     }
 
+    /// Points a tablet at another one and starts it; nothing is waited for.
+    pub async fn point(
+        &self,
+        declared: &Declared,
+        tablet: &Tablet,
+        alias: &TabletAlias,
+        parent: &TabletAlias,
+        call: Call,
+    ) -> Result<(), TabletError> {
+        let set = SetSource {
+            parent,
+            time_created_ns: 0,
+            force_start: true,
+            wait_position: "",
+            semi_sync: declared.semi_sync_replica(parent, alias),
+            heartbeat_interval_s: 0.0,
+        };
+        self.hands.tablets.set_replication_source(tablet, set, call).await
+    }
+
     /// One tablet's way to another one; `None` for a tablet without a record.
     pub fn follower(
         &self,

@@ -113,22 +113,31 @@ impl Observed {
     }
 }
 
-fn replication(status: &replicationdata::Status) -> Result<Replication, crate::mysql::GtidError> {
+/// What a replica has received, and what of it is applied.
+pub(super) fn positions(status: &replicationdata::Status) -> Result<(Position, Position), crate::mysql::GtidError> {
     let executed = Position::decode(&status.position)?;
     let received = match status.relay_log_position.as_str() {
         "" => executed.clone(),
         text => Position::decode(text)?,
     };
+    Ok((received, executed))
+}
+
+/// Pages in a tablet's buffer pool.
+pub(super) async fn buffer_pool_pages(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Result<u64, TabletError> {
+    let values = tablets.global_status_vars(tablet, &[BUFFER_POOL_PAGES], call).await?;
+    // The count only breaks ties, so one that is no number counts as none.
+    Ok(values.get(BUFFER_POOL_PAGES).and_then(|pages| pages.parse().ok()).unwrap_or(0))
+}
+
+fn replication(status: &replicationdata::Status) -> Result<Replication, crate::mysql::GtidError> {
+    let (received, executed) = positions(status)?;
     let lag = (!status.replication_lag_unknown).then(|| Duration::from_secs(status.replication_lag_seconds.into()));
     Ok(Replication { received, executed, lag, backup_running: status.backup_running })
 }
 
 async fn probe(tablets: &dyn TabletManager, tablet: &Tablet, positions: bool, call: Call) -> Probe {
-    let pages = async {
-        let values = tablets.global_status_vars(tablet, &[BUFFER_POOL_PAGES], call).await?;
-        // The count only breaks ties, so one that is no number counts as none.
-        Ok(values.get(BUFFER_POOL_PAGES).and_then(|pages| pages.parse().ok()).unwrap_or(0))
-    };
+    let pages = buffer_pool_pages(tablets, tablet, call);
     let replication = async {
         let status = tablets.replication_status(tablet, call).await;
         let alone = matches!(&status, Err(error) if error.kind == TabletErrorKind::NotReplica);

@@ -23,14 +23,7 @@ pub(super) fn check_request(declared: &Declared, request: &Planned) -> Result<()
     {
         return Err(ReparentError::SameAsAvoid { alias: alias.clone() });
     }
-    match &request.expected_primary {
-        Some(expected) if declared.primary.as_ref() != Some(expected) => Err(ReparentError::ExpectedPrimaryMismatch {
-            shard: declared.shard.clone(),
-            expected: expected.clone(),
-            found: declared.primary.clone(),
-        }),
-        _ => Ok(()),
-    }
+    declared.check_expected(request.expected_primary.as_ref())
 }
 
 /// Nothing to do: no tablet was named, and the primary is not the one to avoid.

@@ -10,7 +10,7 @@ use super::{
     run::Run,
 };
 use crate::{
-    tablet::{SetSource, TabletError},
+    tablet::TabletError,
     topo::{ShardId, TabletAlias, Topo, TopoError},
 };
 
@@ -224,15 +224,7 @@ impl Run {
     ) -> Result<(), ReparentError> {
         for alias in stopped.iter().filter(|alias| *alias != old) {
             let Some(record) = declared.tablet(alias) else { continue };
-            let set = SetSource {
-                parent: old,
-                time_created_ns: 0,
-                force_start: true,
-                wait_position: "",
-                semi_sync: declared.semi_sync_replica(old, alias),
-                heartbeat_interval_s: 0.0,
-            };
-            let sent = self.hands.tablets.set_replication_source(record, set, self.short()).await;
+            let sent = self.point(declared, record, alias, old, self.short()).await;
             let failed = |error: TabletError| ReparentError::NotAReplica { alias: alias.clone(), reason: error.to_string() };
             sent.map_err(failed)?;
         }

@@ -17,7 +17,7 @@ use crate::{
         ReparentError,
         run::{RETRY_PAUSE, Run},
     },
-    tablet::{Call, SetSource, TabletErrorKind},
+    tablet::{Call, TabletErrorKind},
     topo::TabletAlias,
 };
 
@@ -180,16 +180,8 @@ impl Run {
         let Some(tablet) = scene.declared.tablet(elect).cloned() else { return Ok(()) };
         let target = chosen.proof.complete.position.encode();
         self.say(format!("{elect} first copies from {source}, which is further ahead"));
-        let set = SetSource {
-            parent: source,
-            time_created_ns: 0,
-            force_start: true,
-            wait_position: "",
-            semi_sync: scene.declared.semi_sync_replica(source, elect),
-            heartbeat_interval_s: 0.0,
-        };
         let copy = async {
-            match self.hands.tablets.set_replication_source(&tablet, set, self.call(wait)).await {
+            match self.point(&scene.declared, &tablet, elect, source, self.call(wait)).await {
                 Ok(()) => self.applied(elect, &tablet, &chosen.proof.complete.position, wait).await,
                 Err(error) => Err(error.to_string()),
             }

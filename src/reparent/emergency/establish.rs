@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Changed, apply_first, scene::Scene};
 use crate::{
     durability::{Members, can_establish},
-    elect::{Chosen, Reach},
+    elect::Chosen,
     reparent::run::Run,
     topo::TabletAlias,
 };
@@ -23,7 +23,7 @@ impl Run {
         changed.followers = Default::default();
         let deadline = Instant::now() + wait;
         let apply_first = apply_first(scene, elect);
-        let (last, first): (Vec<_>, Vec<_>) = established.ackers.iter().partition(|alias| is_demoted(scene, alias));
+        let (last, first): (Vec<_>, Vec<_>) = established.ackers.iter().partition(|alias| scene.is_demoted(alias));
         for ackers in [first, last] {
             for alias in ackers {
                 // An old primary is touched only if the others do not suffice: as long as it is not, an undo is simple.
@@ -58,8 +58,4 @@ impl Run {
             changed.following.iter().chain([elect]).map(|alias| (alias.clone(), scene.declared.tablet_type(alias))).collect();
         can_establish(&*scene.declared.policy, &scene.declared.member(elect), &reached).is_ok()
     }
-}
-
-fn is_demoted(scene: &Scene, alias: &TabletAlias) -> bool {
-    scene.tablets.get(alias).is_some_and(|testimony| testimony.reach == Reach::Demoted)
 }

@@ -15,7 +15,6 @@ use crate::{
         run::Run,
         undo::STOPPED,
     },
-    tablet::SetSource,
     topo::{ShardId, TabletAlias},
 };
 
@@ -124,15 +123,7 @@ impl Run {
         fenced: bool,
     ) -> Result<(), String> {
         if alias != primary && !self.follows(tablet, source).await {
-            let set = SetSource {
-                parent: primary,
-                time_created_ns: 0,
-                force_start: true,
-                wait_position: "",
-                semi_sync: declared.semi_sync_replica(primary, alias),
-                heartbeat_interval_s: 0.0,
-            };
-            let told = self.hands.tablets.set_replication_source(tablet, set, self.short()).await;
+            let told = self.point(declared, tablet, alias, primary, self.short()).await;
             told.map_err(|error| error.to_string())?;
         }
         match fenced {

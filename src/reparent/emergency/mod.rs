@@ -25,7 +25,7 @@ use super::{
     run::Run,
 };
 use crate::{
-    elect::{Chosen, EmergencyRejection, NoPromotion, Reach, Testimony},
+    elect::{Chosen, EmergencyRejection, NoPromotion, Testimony},
     topo::TabletAlias,
 };
 
@@ -44,24 +44,13 @@ pub(super) async fn emergency(run: &mut Run, request: Emergency) -> Result<Promo
 /// What would be done, and why; nothing but reads.
 pub(super) async fn preview(run: &mut Run, request: &Emergency) -> Result<Promoted, ReparentError> {
     let declared = Declared::read(run).await?;
-    check_expected(&declared, request)?;
+    declared.check_expected(request.expected_primary.as_ref())?;
     let mut scene = Scene::new(declared, request)?;
     run.survey(&mut scene, request.wait_for_all_tablets).await;
     let chosen = scene.forecast(run.hands.fence.is_some());
     run.decision = Some(decide::decision(&scene, &chosen, None));
     let chosen = chosen?;
     Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary: scene.old_primary().cloned() })
-}
-
-fn check_expected(declared: &Declared, request: &Emergency) -> Result<(), ReparentError> {
-    match &request.expected_primary {
-        Some(expected) if declared.primary.as_ref() != Some(expected) => Err(ReparentError::ExpectedPrimaryMismatch {
-            shard: declared.shard.clone(),
-            expected: expected.clone(),
-            found: declared.primary.clone(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// The closer look at the tablet that will probably be elected, while the others are stopped.
@@ -88,7 +77,7 @@ impl Run {
     async fn emergency_under_lock(&mut self, request: &Emergency) -> Result<Promoted, ReparentError> {
         self.edge(Step::Survey, Edge::Before).await;
         let declared = Declared::read(self).await?;
-        check_expected(&declared, request)?;
+        declared.check_expected(request.expected_primary.as_ref())?;
         let mut scene = Scene::new(declared, request)?;
         let left = self.left_behind(&mut scene, request).await?;
         if let Some(primary) = left.finished {
@@ -220,10 +209,7 @@ impl Run {
             scene.declared.policy.name(),
             decide::because(&chosen)
         ));
-        let is_reached = |alias: &TabletAlias| {
-            scene.tablets.get(alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_)))
-        };
-        let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !is_reached(alias)).cloned().collect();
+        let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !scene.is_reached(alias)).cloned().collect();
         let ran = |alias: &TabletAlias| scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
         let force = scene.declared.tablets.keys().filter(|alias| ran(alias)).cloned().collect();
         let fenced = changed.touched.fenced;
@@ -256,9 +242,7 @@ impl Run {
         let old_primary = scene.old_primary().cloned();
         Ok(Promoted { branch: Branch::Emergency, primary: chosen.elect, old_primary })
     }
-}
 
-impl Run {
     /// Lifts the fences of tablets that answered; the others are the duty of whoever sees them follow.
     async fn lift_those_that_follow(
         &mut self,

@@ -15,13 +15,10 @@ use crate::{
         replicationdata::{FullStatus, Status},
         topodata::{Tablet, TabletType},
     },
-    reparent::{Emergency, ReparentError, declared::Declared},
+    reparent::{Emergency, ReparentError, declared::Declared, observed::positions, undo::STOPPED},
     tablet::{TabletError, TabletErrorKind},
     topo::TabletAlias,
 };
-
-/// A replication thread's states in `replicationdata.Status`.
-const STOPPED: i32 = 1;
 
 /// What one tablet answered when it was asked what it is.
 pub(super) struct Answer {
@@ -35,8 +32,6 @@ pub(super) struct Scene {
     pub declared: Declared,
     pub tablets: BTreeMap<TabletAlias, Testimony>,
     pub wish: EmergencyWish,
-    /// Tablets whose server cannot be reached for certain: nothing is to be waited for there.
-    pub gone: BTreeSet<TabletAlias>,
     /// Tablets that refused the connection: nothing was sent.
     pub deaf: BTreeSet<TabletAlias>,
     /// Tablets whose tablet manager says that their MySQL does not answer.
@@ -70,7 +65,6 @@ impl Scene {
             declared,
             tablets,
             wish,
-            gone: BTreeSet::new(),
             mysqld_down: BTreeSet::new(),
             deaf: BTreeSet::new(),
             writable: BTreeSet::new(),
@@ -145,9 +139,6 @@ impl Scene {
             }
             Ok(full) => full,
             Err(error) => {
-                if matches!(error.kind, TabletErrorKind::Unreachable | TabletErrorKind::MysqlDown) {
-                    self.gone.insert(alias.clone());
-                }
                 if error.kind == TabletErrorKind::Unreachable {
                     self.deaf.insert(alias.clone());
                 }
@@ -191,6 +182,21 @@ impl Scene {
             Reach::Seen => !testimony.is_replica || self.writable.contains(alias),
             _ => testimony.tablet_type == TabletType::Primary || self.old_primary() == Some(alias),
         }
+    }
+
+    /// Whether a tablet's server is certain not to answer: nothing is to be waited for there.
+    pub fn is_gone(&self, alias: &TabletAlias) -> bool {
+        self.deaf.contains(alias) || self.mysqld_down.contains(alias)
+    }
+
+    /// Whether a tablet answered when it was last asked or changed.
+    pub fn is_reached(&self, alias: &TabletAlias) -> bool {
+        self.tablets.get(alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_)))
+    }
+
+    /// Whether a tablet answered its demotion.
+    pub fn is_demoted(&self, alias: &TabletAlias) -> bool {
+        self.tablets.get(alias).is_some_and(|testimony| testimony.reach == Reach::Demoted)
     }
 
     /// Whether a tablet said that it has a replication source.
@@ -264,11 +270,7 @@ fn read_full(testimony: &mut Testimony, full: &FullStatus) -> Result<(), GtidErr
 
 /// Takes in a replica's status.
 pub(super) fn read_status(testimony: &mut Testimony, status: &Status) -> Result<(), GtidError> {
-    testimony.executed = Position::decode(&status.position)?;
-    testimony.received = match status.relay_log_position.as_str() {
-        "" => testimony.executed.clone(),
-        text => Position::decode(text)?,
-    };
+    (testimony.received, testimony.executed) = positions(status)?;
     testimony.is_replica = true;
     testimony.sql_running = status.sql_state != STOPPED;
     testimony.sql_delay = Duration::from_secs(status.sql_delay.into());

@@ -71,10 +71,6 @@ impl Fencing {
     }
 }
 
-fn is_demoted(scene: &Scene, alias: &TabletAlias) -> bool {
-    scene.tablets.get(alias).is_some_and(|testimony| testimony.reach == Reach::Demoted)
-}
-
 /// What was sent and must be known of later.
 #[derive(Default)]
 pub(super) struct Touched {
@@ -92,7 +88,7 @@ impl Run {
         let primaries: Vec<_> = scene.asked().filter(|(alias, _)| scene.acts_as_primary(alias)).collect();
         let primaries: Vec<_> = primaries.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
         for (alias, tablet) in &primaries {
-            if scene.commits_hang(alias) && !scene.gone.contains(alias) {
+            if scene.commits_hang(alias) && !scene.is_gone(alias) {
                 self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
                 touched.fenced.insert(alias.clone());
                 let fence = self.fence(alias, tablet);
@@ -110,7 +106,7 @@ impl Run {
         let mut late = Vec::new();
         for (alias, mut demotion) in demotions {
             // A server that is gone for certain has nothing to be waited for: its demotion fails while the others are stopped.
-            let limit = if scene.gone.contains(&alias) && !all { Instant::now() + FENCE_PATIENCE } else { patience };
+            let limit = if scene.is_gone(&alias) && !all { Instant::now() + FENCE_PATIENCE } else { patience };
             match timeout_at(limit, &mut demotion).await {
                 Ok(answer) => self.demoted(scene, &alias, answer.ok()),
                 Err(_) => late.push((alias, demotion)),
@@ -166,7 +162,7 @@ impl Run {
     ) -> Vec<(TabletAlias, Fencing)> {
         let mut fences: Vec<(TabletAlias, Fencing)> = Vec::new();
         for (alias, tablet) in
-            primaries.iter().filter(|(alias, _)| !is_demoted(scene, alias) && !scene.mysqld_down.contains(alias))
+            primaries.iter().filter(|(alias, _)| !scene.is_demoted(alias) && !scene.mysqld_down.contains(alias))
         {
             if late.iter().any(|(late, _)| late == alias) {
                 self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
@@ -188,7 +184,7 @@ impl Run {
             // Where the proof does without it nobody waits.
             let end = if scene.elect().is_ok() { Instant::now() } else { limit };
             fence.wait(end).await;
-            if matches!(fence, Fencing::Ended(true)) && !is_demoted(scene, &alias) {
+            if matches!(fence, Fencing::Ended(true)) && !scene.is_demoted(&alias) {
                 self.say(format!("{alias} is fenced: it accepts no client any more"));
                 scene.learn(&alias, |testimony| testimony.reach = Reach::Fenced);
             }
@@ -209,11 +205,11 @@ impl Run {
         let mut alive = BTreeSet::new();
         let mut calls: Vec<Asked<'_, Stopped>> = Vec::new();
         for (alias, tablet) in replicas {
-            if scene.tablets.get(&alias).is_some_and(|testimony| !matches!(testimony.reach, Reach::Unreached(_))) {
+            if scene.is_reached(&alias) {
                 alive.insert(alias.clone());
             }
             touched.stopped.insert(alias.clone());
-            if !is_demoted(scene, &alias) {
+            if !scene.is_demoted(&alias) {
                 // What it said before does not prove that it is stopped.
                 scene.unreached(&alias, "its stop has not answered yet".to_owned());
             }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::scene::{Answer, Scene};
 use crate::{
     pb::topodata::Tablet,
-    reparent::run::Run,
+    reparent::{observed::buffer_pool_pages, run::Run},
     tablet::{Call, TabletManager},
     topo::TabletAlias,
 };
@@ -17,8 +17,6 @@ use crate::{
 pub(super) const GRACE: Duration = Duration::from_millis(50);
 /// The same where only an old primary has not answered.
 const GRACE_OF_THE_PRIMARY: Duration = Duration::from_millis(10);
-/// Pages in the buffer pool.
-const BUFFER_POOL_PAGES: &str = "Innodb_buffer_pool_pages_data";
 
 /// One tablet's answer that is under way.
 pub(super) type Asked<'a, T> = BoxFuture<'a, (TabletAlias, T)>;
@@ -62,12 +60,9 @@ impl Run {
 
 /// Everything that an election wants to know of a tablet, and that can be read.
 async fn ask(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Answer {
-    let pages = async {
-        let values = tablets.global_status_vars(tablet, &[BUFFER_POOL_PAGES], call).await.ok()?;
-        values.get(BUFFER_POOL_PAGES)?.parse().ok()
-    };
+    let pages = buffer_pool_pages(tablets, tablet, call);
     let known = async { tokio::join!(tablets.full_status(tablet, call), tablets.read_reparent_journal_info(tablet, call)) };
     let (known, pages) = tokio::join!(known, pages);
-    // Pages only break ties, so a count that is not there counts as none.
+    // Pages only break ties, so a server that does not tell them counts as cold.
     Answer { full: known.0, rows: known.1, pages: pages.unwrap_or(0) }
 }

@@ -8,7 +8,6 @@ use super::{Changed, scene::Scene};
 use crate::{
     elect::{Reach, Testimony},
     reparent::{Aftermath, ReparentError, journal::Journal, run::Run},
-    tablet::SetSource,
     topo::TabletAlias,
 };
 
@@ -59,7 +58,7 @@ impl Run {
             }
         }
         if left.is_empty() {
-            self.close(&journal.leaving(&BTreeSet::new(), &BTreeSet::new())).await;
+            self.close(&journal.leaving_nothing()).await;
         }
         cause.after(Aftermath::Reverted { writable, restarted, left })
     }
@@ -138,15 +137,6 @@ impl Run {
 
     async fn point_back(&self, scene: &Scene, alias: &TabletAlias, old: &TabletAlias) -> Result<(), String> {
         let Some(tablet) = scene.declared.tablet(alias) else { return Ok(()) };
-        let set = SetSource {
-            parent: old,
-            time_created_ns: 0,
-            force_start: true,
-            wait_position: "",
-            semi_sync: scene.declared.semi_sync_replica(old, alias),
-            heartbeat_interval_s: 0.0,
-        };
-        let sent = self.hands.tablets.set_replication_source(tablet, set, self.short()).await;
-        sent.map_err(|error| error.to_string())
+        self.point(&scene.declared, tablet, alias, old, self.short()).await.map_err(|error| error.to_string())
     }
 }
