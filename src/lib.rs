@@ -15,5 +15,6 @@ pub mod reparent;
 pub mod sandbox;
 pub mod sense;
 pub mod serve;
+pub mod shard;
 pub mod tablet;
 pub mod topo;

@@ -180,6 +180,14 @@ pub enum ReparentError {
         /// The shard.
         shard: ShardId,
     },
+    /// Under the lock it turned out that nothing has to be done any more; nothing was.
+    #[error("{shard} was left alone: {reason}")]
+    NotDue {
+        /// The shard.
+        shard: ShardId,
+        /// What is different now.
+        reason: String,
+    },
     /// A failure after something had been changed, and what was done about it.
     #[error("{cause}; {aftermath}")]
     After {
@@ -350,6 +358,7 @@ impl ReparentError {
             Self::LockLost(_) | Self::Intent { source: LockOr::Lost(_), .. } | Self::ReplicasFailed { .. } => Code::Aborted,
             Self::Intent { source: LockOr::Kv(_), .. } => Code::Unavailable,
             Self::Cancelled { .. } => Code::DeadlineExceeded,
+            Self::NotDue { .. } => Code::FailedPrecondition,
             Self::After { cause, .. } => cause.code(),
         }
     }
@@ -379,6 +388,7 @@ impl ReparentError {
             Self::AlreadyInitialised { .. } => "already_initialised",
             Self::NotAReplica { .. } => "not_a_replica",
             Self::Stopping { .. } => "stopping",
+            Self::NotDue { .. } => "not_due",
             Self::After { cause, .. } => cause.reason(),
         }
     }

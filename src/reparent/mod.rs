@@ -29,6 +29,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use decision::{Decision, ProofLine, TabletDecision};
@@ -249,6 +250,9 @@ pub struct Outcome {
     pub decision: Option<Decision>,
 }
 
+/// Asked once under the lock, before anything is done: whether it is still due. The error says why not.
+pub type Gate = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// Called once at the end of every operation that changes a primary, also when its caller has gone away: for counters.
 pub type OnFinished = Arc<dyn Fn(&ShardId, &Outcome) + Send + Sync>;
 
@@ -290,23 +294,33 @@ impl Hands {
     /// Moves the primary of a shard (`PlannedReparentShard`). The operation runs in a task of its own: dropping this future before the
     /// point of no return cancels and undoes it, later it goes on to its end; [`OnFinished`] is called in every case.
     pub async fn planned(&self, shard: &ShardId, request: Planned) -> Outcome {
-        self.own(shard, Work::Planned(request)).await
+        self.own(shard, Work::Planned(request), None).await
+    }
+
+    /// [`Hands::planned`], unless `gate` says under the lock that it is not due any more ([`ReparentError::NotDue`]).
+    pub async fn planned_if(&self, shard: &ShardId, request: Planned, gate: Gate) -> Outcome {
+        self.own(shard, Work::Planned(request), Some(gate)).await
     }
 
     /// Gives the shard a primary when the old one is gone, stuck or cut off (`EmergencyReparentShard`). Runs in a task of its own, like
     /// [`Hands::planned`].
     pub async fn emergency(&self, shard: &ShardId, request: Emergency) -> Outcome {
-        self.own(shard, Work::Emergency(request)).await
+        self.own(shard, Work::Emergency(request), None).await
+    }
+
+    /// [`Hands::emergency`], unless `gate` says under the lock that it is not due any more ([`ReparentError::NotDue`]).
+    pub async fn emergency_if(&self, shard: &ShardId, request: Emergency, gate: Gate) -> Outcome {
+        self.own(shard, Work::Emergency(request), Some(gate)).await
     }
 
     /// What [`Hands::planned`] would do now and why: reads only, no lock. The decision is in [`Outcome::decision`].
     pub async fn planned_preview(&self, shard: &ShardId, request: Planned) -> Outcome {
-        self.own(shard, Work::PlannedPreview(request)).await
+        self.own(shard, Work::PlannedPreview(request), None).await
     }
 
     /// What [`Hands::emergency`] would do now and why: reads only, no lock.
     pub async fn emergency_preview(&self, shard: &ShardId, request: Emergency) -> Outcome {
-        self.own(shard, Work::EmergencyPreview(request)).await
+        self.own(shard, Work::EmergencyPreview(request), None).await
     }
 
     /// Makes `primary` the first primary of a shard that never had one (`InitShardPrimary`).
@@ -320,15 +334,16 @@ impl Hands {
             allow_cross_cell: true,
             mode: Mode::Graceful,
         };
-        self.own(shard, Work::Initial(request)).await
+        self.own(shard, Work::Initial(request), None).await
     }
 
     /// Runs an operation in a task that nobody cuts off. Dropping the returned future only tells it that the caller is gone.
-    async fn own(&self, shard: &ShardId, work: Work) -> Outcome {
+    async fn own(&self, shard: &ShardId, work: Work, gate: Option<Gate>) -> Outcome {
         let operation = work.operation();
         let cancel = CancellationToken::new();
         let caller = cancel.clone().drop_guard();
         let mut run = Run::new(self.clone(), shard.clone(), cancel);
+        run.gate = gate;
         let on_finished = self.on_finished.clone();
         let task = self.tasks.spawn(async move {
             let preview = work.is_preview();
@@ -338,6 +353,9 @@ impl Hands {
                 _ if preview => {}
                 Ok(done) => {
                     tracing::info!(shard = %run.shard, primary = %done.primary, branch = ?done.branch, ?took, "reparent done")
+                }
+                Err(ReparentError::NotDue { reason, .. }) => {
+                    tracing::info!(shard = %run.shard, reason, "no reparent: it is not due any more");
                 }
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }

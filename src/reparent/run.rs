@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Decision, DieAt, Edge, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
+use super::{Decision, DieAt, Edge, Gate, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
 use crate::{
     tablet::Call,
     topo::{LockLost, LockOr, ShardId, ShardLock, TabletAlias},
@@ -38,6 +38,8 @@ pub(super) struct Run {
     pub steps: Vec<(Step, Duration)>,
     /// What was decided.
     pub decision: Option<Decision>,
+    /// Asked when the lock is had, before anything is done.
+    pub gate: Option<Gate>,
     edge_at: Instant,
     /// When the demotion was sent.
     pub demoted_at: Option<Instant>,
@@ -57,6 +59,7 @@ impl Run {
             locked_at: None,
             steps: Vec::new(),
             decision: None,
+            gate: None,
             edge_at: Instant::now(),
             demoted_at: None,
             lock: None,
@@ -117,6 +120,11 @@ impl Run {
         self.action = action;
         self.locked_at.get_or_insert_with(Instant::now);
         self.lock = Some(lock);
+        let Some(gate) = self.gate.take() else { return Ok(()) };
+        if let Err(reason) = gate().await {
+            self.unlock().await;
+            return Err(ReparentError::NotDue { shard: self.shard.clone(), reason });
+        }
         Ok(())
     }
 

@@ -18,14 +18,20 @@ pub use error::{MysqlErrno, OVERTAKEN, TabletError, TabletErrorKind};
 pub use grpc::{GrpcTabletManager, LOCK_REVISION_KEY, TabletSettings};
 pub use tls::{TabletTls, TlsError};
 
+use futures_util::stream::BoxStream;
+
 use crate::{
     pb::{
-        query::QueryResult,
+        query::{QueryResult, StreamHealthResponse},
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         topodata::{Tablet, TabletType},
     },
+    shard::Greeting,
     topo::{TabletAlias, Version},
 };
+
+/// Messages of a tablet's health stream; an error is the last one.
+pub type HealthStream = BoxStream<'static, Result<StreamHealthResponse, TabletError>>;
 
 /// Limits of one call, and on whose authority it is made.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +176,14 @@ pub trait TabletManager: Send + Sync + 'static {
     /// Makes the record PRIMARY with a new term, and serving; MySQL is left as it is.
     async fn replica_was_promoted(&self, tablet: &Tablet, _call: Call) -> Result<(), TabletError> {
         Err(TabletError::unimplemented(alias_of(tablet), "ReplicaWasPromoted"))
+    }
+    /// What this tablet's host hears from another tablet's MySQL within `wait`. Only our agent knows the call; it changes nothing.
+    async fn hear(&self, tablet: &Tablet, _of: &Tablet, _wait: Duration, _call: Call) -> Result<Greeting, TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "Hear"))
+    }
+    /// The tablet's health, one message at once and then each change, until it or the caller ends.
+    async fn stream_health(&self, tablet: &Tablet, _call: Call) -> Result<HealthStream, TabletError> {
+        Err(TabletError::unimplemented(alias_of(tablet), "StreamHealth"))
     }
 }
 

@@ -1,0 +1,101 @@
+//! What a tablet's `FullStatus` says, as far as decisions rest on it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    mysql::{GtidSet, ServerUuid},
+    pb::topodata::TabletType,
+};
+
+/// One answer to `FullStatus`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TabletStatus {
+    /// The server's UUID.
+    pub server_uuid: Option<ServerUuid>,
+    /// The type that the tablet believes it has; `Unknown` where it does not say.
+    pub tablet_type: TabletType,
+    /// `version`, such as `8.0.36`.
+    pub version: String,
+    /// `read_only` or `super_read_only`.
+    pub read_only: bool,
+    /// `super_read_only`.
+    pub super_read_only: bool,
+    /// Binary logging.
+    pub log_bin: bool,
+    /// `log_replica_updates`.
+    pub log_replica_updates: bool,
+    /// `binlog_format`.
+    pub binlog_format: String,
+    /// `gtid_mode`, such as `ON`.
+    pub gtid_mode: String,
+    /// Executed transactions; `None` when the position is no GTID set.
+    pub executed: Option<Arc<GtidSet>>,
+    /// Executed and received transactions.
+    pub received: Option<Arc<GtidSet>>,
+    /// `gtid_purged`.
+    pub purged: Option<Arc<GtidSet>>,
+    /// Its replication; `None` without a source.
+    pub replication: Option<Replication>,
+    /// `replica_net_timeout`.
+    pub replica_net_timeout: Duration,
+    /// Heartbeat period of its source's channel.
+    pub heartbeat: Duration,
+    /// Semi-sync as a source: enabled, active, waited-for count, connected ackers, timeout in milliseconds.
+    pub semi_sync_primary_enabled: bool,
+    /// `Rpl_semi_sync_source_status`.
+    pub semi_sync_primary_active: bool,
+    /// `rpl_semi_sync_source_wait_for_replica_count`.
+    pub semi_sync_wait_count: u32,
+    /// `Rpl_semi_sync_source_clients`.
+    pub semi_sync_clients: u32,
+    /// `rpl_semi_sync_source_timeout`, milliseconds.
+    pub semi_sync_timeout_ms: u64,
+    /// Semi-sync as a replica: enabled.
+    pub semi_sync_replica_enabled: bool,
+    /// `Rpl_semi_sync_replica_status`.
+    pub semi_sync_replica_active: bool,
+    /// The tablet's own semi-sync monitor says that commits hang.
+    pub semi_sync_blocked: bool,
+    /// The tablet's own disk monitor says that writes to its disk hang.
+    pub disk_stalled: bool,
+}
+
+/// Replication of a server that has a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replication {
+    /// `Source_Host`.
+    pub source_host: String,
+    /// `Source_Port`.
+    pub source_port: u16,
+    /// `Source_UUID`; `None` when it never connected.
+    pub source_uuid: Option<ServerUuid>,
+    /// The IO thread.
+    pub io: IoState,
+    /// `Last_IO_Error`, its number in front as MySQL prints it; empty without one.
+    pub io_error: String,
+    /// Whether the SQL thread runs.
+    pub sql_running: bool,
+    /// `Last_SQL_Error`.
+    pub sql_error: String,
+    /// `Seconds_Behind_Source`; `None` when it is not known.
+    pub lag: Option<Duration>,
+    /// `SQL_Delay`.
+    pub delay: Duration,
+    /// Whether it replicates by GTID positions.
+    pub auto_position: bool,
+    /// Whether filters leave something out.
+    pub has_filters: bool,
+    /// Whether it takes a backup now.
+    pub backup_running: bool,
+}
+
+/// State of an IO thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoState {
+    /// It has its source.
+    Running,
+    /// It looks for its source.
+    Connecting,
+    /// It was stopped, or has given up.
+    Stopped,
+}

@@ -1,0 +1,215 @@
+//! The view that diagnosis and decisions rest on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Channel, IoState, TabletStatus};
+use crate::{
+    durability::{Member, Policy},
+    mysql::GtidSet,
+    pb::topodata::{Tablet, TabletType},
+    topo::{ShardId, TabletAlias},
+};
+
+/// Start of a primary's term: seconds and nanoseconds of the promoted tablet's clock.
+pub type Term = (i64, i32);
+
+/// Something and how long ago it was seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen<T> {
+    /// What.
+    pub what: T,
+    /// How long ago the question was sent: nothing in it is older.
+    pub age: Duration,
+}
+
+/// One shard at one moment.
+#[derive(Clone)]
+pub struct ShardView {
+    /// Which.
+    pub shard: ShardId,
+    /// Its shard record; `None` when there is none.
+    pub record: Option<ShardFacts>,
+    /// Its keyspace's record.
+    pub keyspace: KeyspaceFacts,
+    /// Every tablet whose record names the shard, of every type.
+    pub tablets: BTreeMap<TabletAlias, TabletView>,
+    /// Cells whose tablets may be other ones than these, with the reasons.
+    pub unreadable_cells: BTreeMap<String, String>,
+    /// Why keyspace and shard records may be other ones than these; `None` when they are current.
+    pub topology_unreadable: Option<String>,
+    /// Whether every tablet has answered or used up one limit since this elector watches the shard: before, nothing is decided.
+    pub looked: bool,
+}
+
+/// What the shard record says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardFacts {
+    /// The primary that it names.
+    pub primary: Option<TabletAlias>,
+    /// Its term; `None` until the shard has its first primary.
+    pub term: Option<Term>,
+    /// `SetVtorcEmergencyReparent` switched recoveries off for this shard.
+    pub emergency_disabled: bool,
+    /// What in the record says that a workflow switches traffic here (denied tables, a disabled query service); `None` = nothing.
+    pub traffic_switch: Option<String>,
+}
+
+/// What the keyspace record says.
+#[derive(Clone)]
+pub struct KeyspaceFacts {
+    /// The durability policy with what our settings add; an error when its name is unknown.
+    pub policy: Result<Arc<dyn Policy>, String>,
+    /// Whether the record names no policy at all: Vitess's tools then take `none`, VTOrc leaves the keyspace alone.
+    pub policy_unset: bool,
+    /// A snapshot keyspace has no primary.
+    pub is_snapshot: bool,
+    /// `SetVtorcEmergencyReparent` switched recoveries off for the whole keyspace.
+    pub emergency_disabled: bool,
+}
+
+/// One tablet: what is declared and what is seen.
+#[derive(Debug, Clone)]
+pub struct TabletView {
+    /// Its record.
+    pub record: Arc<Tablet>,
+    /// The last good `FullStatus`.
+    pub status: Option<Seen<Arc<TabletStatus>>>,
+    /// The tablet manager: any answer, also one that its MySQL is dead, shows that it lives.
+    pub manager: Channel,
+    /// Its MySQL server by every way that is used: `FullStatus`, the health stream's word, a connection of our own.
+    pub mysql: Channel,
+    /// Its MySQL server over a connection of our own alone; `None` without an account, or for a tablet that is not watched that way.
+    pub direct: Option<Channel>,
+    /// What other tablets' hosts found when they asked this tablet's MySQL for its greeting, the newest of each.
+    pub greetings: BTreeMap<TabletAlias, Seen<Greeting>>,
+    /// Its errant transactions as last judged; `None` = not known.
+    pub errant: Option<Arc<GtidSet>>,
+    /// How long its last answers took, and its own baseline: `None` until there is one.
+    pub pace: Option<Pace>,
+}
+
+/// How fast a tablet answers now and usually does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The median of the last minute.
+    pub now: Duration,
+    /// The median of the hour before it.
+    pub usual: Duration,
+}
+
+/// What a witness heard from a MySQL server that it connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// MySQL's greeting: it takes connections.
+    Greeted,
+    /// MySQL's refusal to take one more connection (error 1040).
+    TooManyConnections,
+    /// Its host refused the connection: nobody listens.
+    Refused,
+    /// Nothing within the witness's limit: no connection, or a connection without a word.
+    Silent,
+    /// The witness's own host could not try (no route, no name): says nothing about the server.
+    CannotTell(String),
+}
+
+/// Whether a replica has its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Its IO thread has its source, as far as it knows.
+    Up,
+    /// Its IO thread lost its source and cannot get back.
+    Lost,
+    /// Its IO thread looks for its source and has no error yet.
+    Searching,
+    /// Its IO thread was stopped.
+    Stopped,
+    /// Its source is another server, or it has none.
+    Elsewhere,
+    /// No status of it that is good enough to tell.
+    Unknown,
+}
+
+impl ShardView {
+    /// The declared primary: the newest term of all records, the shard record's included; a tie or nobody = `None`.
+    pub fn primary(&self) -> Option<&TabletAlias> {
+        let of_tablets = self.tablets.iter().filter(|(_, tablet)| tablet.declared_type() == TabletType::Primary);
+        let of_tablets = of_tablets.map(|(alias, tablet)| (tablet.term(), alias));
+        let of_record = self.record.iter().filter_map(|record| Some((record.term, record.primary.as_ref()?)));
+        let claims: BTreeSet<(Option<Term>, &TabletAlias)> = of_tablets.chain(of_record).collect();
+        let newest = claims.last()?;
+        let rival = claims.iter().any(|(term, alias)| *term == newest.0 && *alias != newest.1);
+        (!rival).then_some(newest.1)
+    }
+
+    /// A tablet as a durability policy sees it.
+    pub fn member(&self, alias: &TabletAlias) -> Member {
+        match self.tablets.get(alias) {
+            Some(tablet) => Member::tagged(alias.clone(), tablet.declared_type(), &tablet.record.tags),
+            None => Member::new(alias.clone(), TabletType::Unknown),
+        }
+    }
+
+    /// Whether a replica has `primary`, by its own status; a status older than `max_age` tells nothing.
+    pub fn link(&self, replica: &TabletAlias, primary: &TabletAlias, max_age: Duration) -> Link {
+        let (Some(replica), Some(primary)) = (self.tablets.get(replica), self.tablets.get(primary)) else { return Link::Unknown };
+        let Some(seen) = replica.status.as_ref().filter(|seen| seen.age <= max_age && replica.mysql.failing.is_none()) else {
+            return Link::Unknown;
+        };
+        let Some(replication) = &seen.what.replication else { return Link::Elsewhere };
+        if !primary.is_at(&replication.source_host, replication.source_port) {
+            return Link::Elsewhere;
+        }
+        match replication.io {
+            IoState::Running => Link::Up,
+            IoState::Connecting if replication.io_error.is_empty() => Link::Searching,
+            IoState::Connecting => Link::Lost,
+            IoState::Stopped if replication.io_error.is_empty() => Link::Stopped,
+            IoState::Stopped => Link::Lost,
+        }
+    }
+
+    /// Which tablet's MySQL is at that address.
+    pub fn tablet_at(&self, host: &str, port: u16) -> Option<&TabletAlias> {
+        self.tablets.iter().find(|(_, tablet)| tablet.is_at(host, port)).map(|(alias, _)| alias)
+    }
+}
+
+impl TabletView {
+    /// A tablet of which nothing is known but its record.
+    pub fn unseen(record: Arc<Tablet>) -> Self {
+        Self {
+            record,
+            status: None,
+            manager: Channel::default(),
+            mysql: Channel::default(),
+            direct: None,
+            greetings: BTreeMap::new(),
+            errant: None,
+            pace: None,
+        }
+    }
+
+    /// The type in its record.
+    pub fn declared_type(&self) -> TabletType {
+        self.record.r#type()
+    }
+
+    /// The term in its record.
+    pub fn term(&self) -> Option<Term> {
+        self.record.primary_term_start_time.as_ref().map(|time| (time.seconds, time.nanoseconds))
+    }
+
+    /// Whether its MySQL is at that address.
+    pub fn is_at(&self, host: &str, port: u16) -> bool {
+        self.record.mysql_hostname == host && self.record.mysql_port == i32::from(port)
+    }
+
+    /// Whether it was stopped on purpose.
+    pub fn is_shut_down(&self) -> bool {
+        self.record.tablet_shutdown_time.is_some()
+    }
+}
