@@ -7,3 +7,4 @@ mod view;
 pub use channel::{Channel, Failing, FailureClass};
 pub use status::{IoState, Replication, TabletStatus};
 pub use view::{Greeting, KeyspaceFacts, Link, Pace, Seen, ShardFacts, ShardView, TabletView, Term};
+pub(crate) use view::{newest_primary, term};

@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
     reparent::Hands,
-    sense::ErrantWatch,
+    sense::Senses,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -75,7 +75,7 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -92,7 +92,7 @@ impl Context {
     pub fn new(
         settings: &Settings,
         parts: Parts,
-        errant: Arc<ErrantWatch>,
+        senses: Arc<Senses>,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -102,7 +102,7 @@ impl Context {
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
-            errant,
+            senses,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
