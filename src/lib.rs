@@ -11,6 +11,7 @@ pub mod elect;
 pub mod metrics;
 pub mod mysql;
 pub mod pb;
+pub mod peers;
 pub mod reparent;
 pub mod sandbox;
 pub mod sense;
