@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod mysql;
 pub mod pb;
+pub mod peers;
 pub mod recover;
 pub mod reparent;
 pub mod sandbox;
