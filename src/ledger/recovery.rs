@@ -2,18 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{
-    diagnose::Code,
-    topo::{ShardId, TabletAlias},
-};
+use serde::{Deserialize, Serialize};
+
+use crate::topo::{ShardId, TabletAlias};
 
 /// What an elector did about a problem by itself, from the decision to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
     /// The shard.
     pub shard: ShardId,
-    /// The problem.
-    pub code: Code,
+    /// Name of the problem's code. A name, because an elector of another release may know codes that this one does not.
+    pub code: String,
     /// What was done.
     pub kind: Kind,
     /// Who was promoted; `None` when nobody was.
@@ -33,7 +32,8 @@ pub struct Recovery {
 }
 
 /// What a recovery does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// An emergency reparent.
     Emergency,
@@ -48,7 +48,8 @@ pub enum Kind {
 }
 
 /// How a recovery ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// As it was meant.
     Done,
@@ -58,11 +59,16 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Emergency, Self::Takeover, Self::ElectFirst, Self::Resume, Self::Repair];
+impl Recovery {
+    /// Whether it is a completed automatic promotion: those alone count for anti-flapping. One that was completed by the successor of an
+    /// elector that died counts as well: the shard has had another primary.
+    pub fn is_promotion(&self) -> bool {
+        self.outcome == Outcome::Done && self.promoted.is_some() && self.kind != Kind::Repair
+    }
+}
 
-    /// Its name in the ledger, in metrics and in answers.
+impl Kind {
+    /// Its name in metrics and answers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Emergency => "emergency",
@@ -75,7 +81,7 @@ impl Kind {
 }
 
 impl Outcome {
-    /// Its name in the ledger, in metrics and in answers.
+    /// Its name in metrics and answers.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
