@@ -6,11 +6,7 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Agent, AgentError, hear, state::LocalState};
-use crate::{
-    mysql::conn::MysqlError,
-    shard::Greeting,
-    tablet::MYSQLD_SILENT,
-};
+use crate::{mysql::conn::MysqlError, shard::Greeting, tablet::MYSQLD_SILENT};
 
 /// One beat: a sleep in the server, so that the closing of the connection is seen at once.
 const BEAT: Duration = Duration::from_millis(200);

@@ -15,12 +15,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
-    Action, Agent, AgentError, AgentSettings, LocalState, door::Door, fence::Fence, health::HealthService, hear::{Ear, WitnessService},
-    pulse, register, rpc::TabletManagerService, settle, shard_sync, supervise,
+    Action, Agent, AgentError, AgentSettings, LocalState,
+    door::Door,
+    fence::Fence,
+    health::HealthService,
+    hear::{Ear, WitnessService},
+    pulse, register,
+    rpc::TabletManagerService,
+    settle, shard_sync, supervise,
 };
 use crate::{
     mysql::conn::{Mysql, MysqlConn, MysqlError},
-    pb::{self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer, vtelectoragent::witness_server::WitnessServer},
+    pb::{
+        self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer,
+        vtelectoragent::witness_server::WitnessServer,
+    },
     serve::listen,
     tablet::TabletManager,
     topo::{Topo, TopoError},
@@ -124,7 +133,17 @@ pub async fn start(
         kind = tablet.r#type().as_str_name(), "registered"
     );
     let (silence, mysql_down, unsettled, replication_problem) = (None, None, None, None);
-    let state = LocalState { tablet, writable: false, silence, crowded: None, mysql_down, unsettled, replication_problem, lag_s: 0, lame_duck: false };
+    let state = LocalState {
+        tablet,
+        writable: false,
+        silence,
+        crowded: None,
+        mysql_down,
+        unsettled,
+        replication_problem,
+        lag_s: 0,
+        lame_duck: false,
+    };
     let agent = Arc::new(Agent {
         settings,
         topo,

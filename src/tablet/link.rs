@@ -80,7 +80,13 @@ impl Link {
     pub(super) fn open(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: &TaskTracker) -> Arc<Self> {
         let (report, state) = watch::channel(State::Dialling);
         let task = tasks.spawn(run(endpoint.clone(), dialler, tasks.clone(), report));
-        Arc::new(Self { endpoint, state, timeouts: AtomicU32::new(0), no_witness: AtomicBool::new(false), _task: AbortOnDropHandle::new(task) })
+        Arc::new(Self {
+            endpoint,
+            state,
+            timeouts: AtomicU32::new(0),
+            no_witness: AtomicBool::new(false),
+            _task: AbortOnDropHandle::new(task),
+        })
     }
 
     /// Where it leads.
