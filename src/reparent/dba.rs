@@ -11,6 +11,7 @@ const UNKNOWN_SYSTEM_VARIABLE: u32 = 1193;
 
 pub(super) const STOP_IO: &str = "STOP REPLICA IO_THREAD";
 pub(super) const START_IO: &str = "START REPLICA IO_THREAD";
+pub(super) const START_SQL: &str = "START REPLICA SQL_THREAD";
 /// Throws every client out that is no administrator, and lets none in.
 pub(super) const SET_OFFLINE: &str = "SET GLOBAL offline_mode = ON";
 /// Lifts that fence.

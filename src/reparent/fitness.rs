@@ -108,6 +108,13 @@ impl Run {
         }
     }
 
+    /// The semi-sync settings of a tablet that is primary, or is made writable: read, and put right.
+    pub async fn repair_semi_sync(&mut self, declared: &Declared, alias: &TabletAlias) -> Result<(), ReparentError> {
+        let Some(tablet) = declared.tablet(alias) else { return Ok(()) };
+        let settings = semi_sync_settings(&*self.hands.tablets, tablet, self.short()).await;
+        self.check_semi_sync(declared, alias, tablet, settings).await
+    }
+
     async fn check_semi_sync(
         &mut self,
         declared: &Declared,
