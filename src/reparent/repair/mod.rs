@@ -6,8 +6,12 @@
 mod connect;
 mod outcome;
 mod replication;
+mod retire;
 mod scene;
+mod semi_sync;
 mod server;
+mod service;
+mod source;
 mod writable;
 
 use tokio_util::sync::CancellationToken;
@@ -93,7 +97,15 @@ impl Run {
             Repair::MakeReadOnly => self.make_read_only(&scene, alias).await,
             Repair::Connect => self.connect(&scene, alias).await,
             Repair::StartReplication => self.start(&scene, alias).await,
-            _ => Err(Stop::NotDue("not yet".to_owned())),
+            Repair::FixHeartbeat => self.fix_heartbeat(&scene, alias).await,
+            Repair::ForgetSource => self.forget_source(&scene, alias).await,
+            Repair::SemiSyncPrimary => self.semi_sync_primary(&scene, alias).await,
+            Repair::SemiSyncReplica => self.semi_sync_replica(&scene, alias).await,
+            Repair::RetirePrimary => self.retire(&scene, alias).await,
+            Repair::AlignType => self.align_type(&scene, alias).await,
+            Repair::Drain => self.drain(&scene, alias).await,
+            Repair::PublishPrimary => self.publish(&scene, alias).await,
+            Repair::LiftFence => self.lift_fence(&scene, alias).await,
         }
     }
 }
