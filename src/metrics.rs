@@ -1,10 +1,12 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod peers;
 
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
@@ -36,6 +38,8 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Several electors.
+    pub peers: PeerMetrics,
 }
 
 impl Metrics {
@@ -113,6 +117,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            peers: PeerMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
