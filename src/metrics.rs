@@ -2,6 +2,7 @@
 
 mod errant;
 mod peers;
+mod recover;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
+pub use recover::{Phase, RecoverMetrics};
 
 use crate::{
     reparent::{Operation, Step},
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub errant: ErrantMetrics,
     /// Several electors.
     pub peers: PeerMetrics,
+    /// Problems and recoveries.
+    pub recover: RecoverMetrics,
 }
 
 impl Metrics {
@@ -118,6 +122,7 @@ impl Metrics {
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
+            recover: RecoverMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
