@@ -16,7 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    peers::Ownership,
+    peers::{Observer, Ownership},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     sense::{SenseSettings, Senses},
     tablet::TabletManager,
@@ -55,6 +55,8 @@ pub enum ServeError {
 pub struct Parts {
     /// What reparents, with the topology and the tablets that it works on.
     pub hands: Hands,
+    /// What looks at a tablet when another elector asks.
+    pub observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
 }
@@ -70,7 +72,8 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
-        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+        let observer = Arc::new(Observer::new(&topo, tablets.clone()));
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }
 }
 
