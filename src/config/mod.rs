@@ -6,6 +6,7 @@ mod elector;
 mod flags;
 mod foreign;
 mod mysql;
+mod peers;
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +20,13 @@ pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
+pub use peers::PeerArgs;
 
 use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
     mysql::fence::FenceAccount,
+    peers::PeerTls,
     sense::Watched,
     tablet::TabletTls,
     topo::{NameError, ShardId, TopoSettings, TopoTls, check_cell},
@@ -108,6 +111,10 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
+    /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
+    pub advertise: Option<(String, Option<u16>)>,
+    /// TLS towards the other electors.
+    pub peer_tls: Option<PeerTls>,
     /// TLS towards tablets; none when the certificates' authority is not given.
     pub tablet_tls: Option<TabletTls>,
     /// Limit of one call to a tablet.
@@ -156,11 +163,14 @@ impl TryFrom<&ServeArgs> for Settings {
             return Err(ConfigError::new("grpc-enable-optional-tls", true, "a port with TLS takes nothing else here", remedy));
         }
         let lock_timeout = at_least("lock-timeout", args.topo.lock_timeout, Duration::from_millis(100))?;
+        let grpc_tls = server_tls(&args.server_tls)?;
         Ok(Self {
             cell: args.cell.clone(),
             http,
             grpc,
-            grpc_tls: server_tls(&args.server_tls)?,
+            advertise: args.peers.address()?,
+            peer_tls: args.peers.tls(grpc_tls.as_ref())?,
+            grpc_tls,
             tablet_tls: tablet_tls(&args.tablet_tls)?,
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,

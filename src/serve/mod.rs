@@ -16,7 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    peers::Observer,
+    peers::{GrpcAsk, Observer, PeerSettings, Peers},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     sense::{ErrantSettings, ErrantWatch},
     tablet::TabletManager,
@@ -87,6 +87,8 @@ pub struct Server {
     closing: CancellationToken,
     hands: Hands,
     errant: Arc<ErrantWatch>,
+    /// This elector among the others.
+    pub peers: Peers,
     faces: JoinSet<()>,
 }
 
@@ -106,10 +108,11 @@ impl Server {
         };
         let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
         let errant = Arc::new(errant);
+        let peers = peers(settings, &parts, grpc, &stopping);
         let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, errant, peers, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -122,10 +125,25 @@ impl Server {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.errant.stopped(CLOSE_WAIT).await;
+        self.peers.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
         ended
     }
+}
+
+/// Joins the other electors; they reach us at `grpc`, or where the settings say.
+fn peers(settings: &Settings, parts: &Parts, grpc: SocketAddr, stop: &CancellationToken) -> Peers {
+    let topo = &parts.hands.topo;
+    let among = PeerSettings {
+        ledger_root: settings.ledger_root.clone(),
+        address: settings.advertised(grpc, topo.hostname()),
+        who: format!("{}:{}", topo.hostname(), grpc.port()),
+        cell: settings.cell.clone(),
+        watched: settings.watched.clone(),
+    };
+    let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
+    Peers::start(topo, parts.observer.clone(), ask, among, parts.metrics.peers.clone(), stop)
 }
