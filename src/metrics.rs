@@ -2,6 +2,7 @@
 
 mod errant;
 mod recover;
+mod sense;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 pub use recover::{Phase, RecoverMetrics};
+pub use sense::SenseMetrics;
 
 use crate::{
     reparent::{Operation, Step},
@@ -38,6 +40,8 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Watching tablets.
+    pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
 }
@@ -117,6 +121,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
             registry,
         };

@@ -16,6 +16,7 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
+    mysql::probe::{DirectMysql, DirectProbe},
     peers::Ownership,
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     sense::{SenseSettings, Senses},
@@ -25,6 +26,9 @@ use crate::{
 
 /// After the last answer, how long open connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Questions to primaries whether they live, in the whole fleet: each costs some 30 us of a core.
+const LIVENESS_PER_SECOND_MAX: u32 = 4000;
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +102,16 @@ impl Server {
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let sensing = SenseSettings {
             status_interval: settings.instance_poll_time,
+            primary_liveness_interval: settings.primary_liveness_interval,
+            liveness_per_second_max: LIVENESS_PER_SECOND_MAX,
             remote_operation_timeout: settings.remote_operation_timeout,
             watched: settings.watched.clone(),
             durability_extra: settings.durability_extra.clone(),
         };
         let owned = watch::Sender::new(Arc::new(Ownership::everything())).subscribe();
-        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
-        let senses = Arc::new(senses);
+        let direct = settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>);
+        let (tablets, metrics) = (hands.tablets.clone(), parts.metrics.clone());
+        let senses = Arc::new(Senses::start(&hands.topo, tablets, direct, metrics, sensing, owned, &stopping));
         let context = grpc::Context::new(settings, parts.clone(), senses.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
