@@ -5,7 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 /// The services; the messages they use are imported by them.
-const ROOTS: [&str; 4] = ["tabletmanagerservice.proto", "vtctlservice.proto", "queryservice.proto", "vtelector.proto"];
+const ROOTS: [&str; 5] =
+    ["tabletmanagerservice.proto", "vtctlservice.proto", "queryservice.proto", "vtelector.proto", "vtelectoragent.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -1,6 +1,7 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod recover;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
+pub use recover::{Phase, RecoverMetrics};
 
 use crate::{
     reparent::{Operation, Step},
@@ -36,6 +38,8 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Problems and recoveries.
+    pub recover: RecoverMetrics,
 }
 
 impl Metrics {
@@ -113,6 +117,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            recover: RecoverMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;

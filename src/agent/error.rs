@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 
 use crate::{
     mysql::{GtidError, conn::MysqlError},
-    tablet::TabletError,
+    tablet::{MysqlErrno, TabletError},
     topo::{TabletAlias, TopoError},
 };
 
@@ -70,6 +70,9 @@ pub enum AgentError {
     /// The fence waits for a server that does not answer.
     #[error("mysqld does not answer; when it does, it throws its clients out and becomes read-only first of all")]
     Frozen,
+    /// mysqld does not answer, as is known without asking it.
+    #[error("{0}")]
+    NoAnswer(String),
     /// The agent is going down.
     #[error("the agent is shutting down")]
     Shutdown,
@@ -104,6 +107,7 @@ impl AgentError {
             AgentError::Invalid(_) => Code::InvalidArgument,
             AgentError::Position(_) | AgentError::File { .. } => Code::Internal,
             AgentError::Peer(error) => error.code,
+            AgentError::NoAnswer(words) => MysqlErrno::find(words).map_or(Code::Unavailable, |found| errno_code(found.errno)),
             AgentError::Shutdown => Code::Unavailable,
         }
     }
@@ -117,7 +121,11 @@ fn read_code(error: &MysqlError) -> Code {
         MysqlError::Answer { .. } => return Code::Internal,
         MysqlError::Unreachable { .. } | MysqlError::Lost { .. } | MysqlError::Server { .. } => {}
     }
-    match error.errno().unwrap_or(0) {
+    errno_code(error.errno().unwrap_or(0).into())
+}
+
+fn errno_code(errno: u32) -> Code {
+    match errno {
         2002 | 2003 | 2006 | 1053 => Code::Unavailable,
         2013 => Code::Cancelled,
         1205 => Code::DeadlineExceeded,

@@ -9,8 +9,10 @@ mod error;
 mod fence;
 mod fetch;
 mod health;
+mod hear;
 mod journal;
 mod promote;
+mod pulse;
 mod records;
 mod register;
 mod replication;
@@ -37,7 +39,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{door::Door, fence::Fence, state::LocalState};
+use self::{door::Door, fence::Fence, hear::Ear, state::LocalState};
 pub use self::{
     error::AgentError,
     fence::LOCK_REVISION_KEY,
@@ -82,6 +84,7 @@ pub struct Agent {
     /// The highest lock revision that has been here. Locked after `action` where both are, and for a moment only.
     fence: Mutex<Fence>,
     door: Door,
+    ear: Ear,
     /// The record in the topology differs from ours.
     unpublished: Notify,
     /// The server is not yet what the topology says it should be.

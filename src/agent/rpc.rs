@@ -121,7 +121,7 @@ impl TabletManager for TabletManagerService {
 
     async fn full_status(&self, request: Request<FullStatusRequest>) -> Result<Response<FullStatusResponse>, Status> {
         self.read("FullStatus", request, |agent, _, deadline| async move {
-            Ok(FullStatusResponse { status: Some(agent.full_status(deadline).await?) })
+            Ok(FullStatusResponse { status: Some(agent.while_it_answers(agent.full_status(deadline)).await?) })
         })
         .await
     }
@@ -131,14 +131,14 @@ impl TabletManager for TabletManagerService {
         request: Request<ReplicationStatusRequest>,
     ) -> Result<Response<ReplicationStatusResponse>, Status> {
         self.read("ReplicationStatus", request, |agent, _, deadline| async move {
-            Ok(ReplicationStatusResponse { status: Some(agent.replication_status(deadline).await?) })
+            Ok(ReplicationStatusResponse { status: Some(agent.while_it_answers(agent.replication_status(deadline)).await?) })
         })
         .await
     }
 
     async fn primary_status(&self, request: Request<PrimaryStatusRequest>) -> Result<Response<PrimaryStatusResponse>, Status> {
         self.read("PrimaryStatus", request, |agent, _, deadline| async move {
-            Ok(PrimaryStatusResponse { status: Some(agent.primary_status(deadline).await?) })
+            Ok(PrimaryStatusResponse { status: Some(agent.while_it_answers(agent.primary_status(deadline)).await?) })
         })
         .await
     }
@@ -148,7 +148,7 @@ impl TabletManager for TabletManagerService {
         request: Request<PrimaryPositionRequest>,
     ) -> Result<Response<PrimaryPositionResponse>, Status> {
         self.read("PrimaryPosition", request, |agent, _, deadline| async move {
-            Ok(PrimaryPositionResponse { position: agent.primary_position(deadline).await? })
+            Ok(PrimaryPositionResponse { position: agent.while_it_answers(agent.primary_position(deadline)).await? })
         })
         .await
     }

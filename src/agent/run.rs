@@ -15,12 +15,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
-    Action, Agent, AgentError, AgentSettings, LocalState, door::Door, fence::Fence, health::HealthService, register,
-    rpc::TabletManagerService, settle, shard_sync, supervise,
+    Action, Agent, AgentError, AgentSettings, LocalState,
+    door::Door,
+    fence::Fence,
+    health::HealthService,
+    hear::{Ear, WitnessService},
+    pulse, register,
+    rpc::TabletManagerService,
+    settle, shard_sync, supervise,
 };
 use crate::{
     mysql::conn::{Mysql, MysqlConn, MysqlError},
-    pb::{self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer},
+    pb::{
+        self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer,
+        vtelectoragent::witness_server::WitnessServer,
+    },
     serve::listen,
     tablet::TabletManager,
     topo::{Topo, TopoError},
@@ -123,8 +132,18 @@ pub async fn start(
         alias = %settings.alias, shard = %settings.shard, %grpc, mysql = %settings.mysql.address,
         kind = tablet.r#type().as_str_name(), "registered"
     );
-    let (mysql_down, unsettled, replication_problem) = (None, None, None);
-    let state = LocalState { tablet, writable: false, mysql_down, unsettled, replication_problem, lag_s: 0, lame_duck: false };
+    let (silence, mysql_down, unsettled, replication_problem) = (None, None, None, None);
+    let state = LocalState {
+        tablet,
+        writable: false,
+        silence,
+        crowded: None,
+        mysql_down,
+        unsettled,
+        replication_problem,
+        lag_s: 0,
+        lame_duck: false,
+    };
     let agent = Arc::new(Agent {
         settings,
         topo,
@@ -135,6 +154,7 @@ pub async fn start(
         action: Mutex::new(Action::default()),
         fence: Mutex::new(fence),
         door: Door::default(),
+        ear: Ear::default(),
         unpublished: Notify::new(),
         unsettled: Notify::new(),
         closed_at_start: AtomicBool::new(false),
@@ -148,6 +168,7 @@ pub async fn start(
     }
     serve(&agent, listener)?;
     agent.tasks.spawn(supervise::run(agent.clone(), conn));
+    agent.tasks.spawn(pulse::run(agent.clone()));
     agent.tasks.spawn(settle::run(agent.clone()));
     agent.tasks.spawn(shard_sync::run(agent.clone()));
     agent.tasks.spawn(publisher(agent.clone()));
@@ -206,6 +227,7 @@ fn serve(agent: &Arc<Agent>, listener: TcpListener) -> Result<(), RunError> {
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .add_service(manager)
         .add_service(QueryServer::new(HealthService(agent.clone())))
+        .add_service(WitnessServer::new(WitnessService(agent.clone())))
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha);

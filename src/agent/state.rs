@@ -24,7 +24,11 @@ pub struct LocalState {
     pub tablet: Tablet,
     /// Made writable by this agent, and not taken back since.
     pub writable: bool,
-    /// Why MySQL does not answer.
+    /// How mysqld does not answer at this moment.
+    pub silence: Option<String>,
+    /// How mysqld takes no connection, while it answers on those that are open.
+    pub crowded: Option<String>,
+    /// Why mysqld was given up; it is back when it has been looked at afresh.
     pub mysql_down: Option<String>,
     /// Why this server is not yet what the topology says.
     pub unsettled: Option<String>,
@@ -47,10 +51,18 @@ impl LocalState {
         self.tablet_type() == TabletType::Primary
     }
 
+    /// Why nobody is served by mysqld now. A replica that takes no further connection still serves those that it has.
+    pub fn no_answer(&self) -> Option<&String> {
+        self.silence.as_ref().or(self.crowded.as_ref().filter(|_| self.is_primary()))
+    }
+
     /// One message of the health stream.
     pub fn health(&self) -> StreamHealthResponse {
-        let replica_problem = || self.replication_problem.as_ref().filter(|_| !self.is_primary());
-        let problem = self.mysql_down.as_ref().or(self.unsettled.as_ref()).or_else(replica_problem);
+        let replica_problem = || self.replication_problem.as_ref().filter(|_| !self.is_primary()).map(String::as_str);
+        // Not in the words in which it was lost: a reader would take it for lost still.
+        let returning = || self.mysql_down.as_ref().map(|_| "mysqld answers again and is looked at afresh");
+        let not_served = self.silence.as_deref().or(self.crowded.as_deref());
+        let problem = not_served.or_else(returning).or(self.unsettled.as_deref()).or_else(replica_problem);
         let runs = matches!(
             self.tablet_type(),
             TabletType::Primary | TabletType::Replica | TabletType::Rdonly | TabletType::Experimental | TabletType::Drained
@@ -65,7 +77,7 @@ impl LocalState {
             serving: runs && problem.is_none() && !self.lame_duck && (self.writable || !self.is_primary()),
             primary_term_start_timestamp: self.tablet.primary_term_start_time.as_ref().map_or(0, |term| term.seconds),
             realtime_stats: Some(RealtimeStats {
-                health_error: problem.cloned().unwrap_or_default(),
+                health_error: problem.unwrap_or_default().to_owned(),
                 replication_lag_seconds: self.lag_s,
                 ..RealtimeStats::default()
             }),
@@ -296,6 +308,8 @@ mod tests {
         let state = |kind, writable| LocalState {
             tablet: tablet(1, kind, Some(10)),
             writable,
+            silence: None,
+            crowded: None,
             mysql_down: None,
             unsettled: None,
             replication_problem: Some("io".to_owned()),
@@ -307,5 +321,28 @@ mod tests {
         let broken = state(TabletType::Replica, false).health();
         assert!(!broken.serving && broken.realtime_stats.unwrap().health_error == "io");
         assert!(!state(TabletType::Spare, false).health().serving);
+    }
+
+    #[test]
+    fn a_lost_server_is_told_in_the_words_of_its_loss_until_it_is_back() {
+        let mut state = LocalState {
+            tablet: tablet(1, TabletType::Primary, Some(10)),
+            writable: false,
+            silence: Some("refused (errno 2002) (sqlstate HY000)".to_owned()),
+            crowded: None,
+            mysql_down: Some("lost (errno 2013) (sqlstate HY000)".to_owned()),
+            unsettled: None,
+            replication_problem: None,
+            lag_s: 0,
+            lame_duck: false,
+        };
+        let words = |state: &LocalState| state.health().realtime_stats.unwrap().health_error;
+        assert!(words(&state).contains("errno 2002"));
+        state.silence = None;
+        assert!(!words(&state).contains("errno") && !state.health().serving);
+        state.crowded = Some("full".to_owned());
+        assert_eq!(state.no_answer().map(String::as_str), Some("full"));
+        state.tablet.set_type(TabletType::Replica);
+        assert_eq!(state.no_answer(), None);
     }
 }

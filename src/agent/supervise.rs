@@ -162,7 +162,10 @@ impl Agent {
             if looked.elapsed() >= self.settings.health_check_interval {
                 looked = Instant::now();
                 self.look_at_replication(conn).await?;
-                self.renew_door().await?;
+                // A server that takes no further connection is not lost, and would only be the less crowded if we let go of this one.
+                if let Err(error) = self.renew_door().await {
+                    tracing::debug!(%error, "the fence keeps its older connection");
+                }
             }
         }
     }

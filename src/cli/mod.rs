@@ -160,7 +160,7 @@ mod tests {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --recovery-poll-duration 1s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
         let Command::Serve(args) = cli.command else { panic!("not serve") };
-        assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.allow_recovery), (7, "/v", false));
+        assert_eq!((args.port, args.topo.topo_global_root.as_str(), args.elector.allow_recovery), (7, "/v", false));
         assert_eq!(ignored, ["--recovery-poll-duration"]);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{FenceArgs, GoDuration};
+use super::{ElectorArgs, FenceArgs, GoDuration};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,18 +110,12 @@ pub struct ServeArgs {
     /// TLS towards tablets.
     #[command(flatten)]
     pub tablet_tls: TabletTlsArgs,
-    /// Accepted for VTOrc's unit files; this release never acts by itself: every reparent is a person's call
-    #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Reparents")]
-    pub allow_recovery: bool,
+    /// What the elector does by itself.
+    #[command(flatten)]
+    pub elector: ElectorArgs,
     /// How long a reparent waits for replicas where the request does not say
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Reparents")]
     pub wait_replicas_timeout: GoDuration,
-    /// Accepted for VTOrc's unit files; a planned reparent takes its lag from the request
-    #[arg(long, value_name = "DURATION", default_value = "0", help_heading = "Reparents")]
-    pub tolerable_replication_lag: GoDuration,
-    /// Accepted for VTOrc's unit files; a planned reparent takes its cells from the request
-    #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Reparents")]
-    pub prevent_cross_cell_failover: bool,
     /// The account that fences MySQL servers directly.
     #[command(flatten)]
     pub fence: FenceArgs,
@@ -165,7 +159,7 @@ fn lease_ttl(text: &str) -> Result<GoDuration, String> {
 }
 
 /// The spellings that Go takes.
-fn go_bool(text: &str) -> Result<bool, String> {
+pub(super) fn go_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

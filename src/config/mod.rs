@@ -2,6 +2,7 @@
 
 mod argv;
 mod duration;
+mod elector;
 mod flags;
 mod foreign;
 mod mysql;
@@ -15,10 +16,12 @@ use std::{
 
 pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
+pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 
 use crate::{
+    diagnose::Rules,
     durability::{Extra, ExtraError},
     mysql::fence::FenceAccount,
     sense::Watched,
@@ -115,6 +118,10 @@ pub struct Settings {
     pub wait_replicas_timeout: Duration,
     /// What is demanded of a keyspace beyond its durability policy.
     pub durability_extra: BTreeMap<String, Extra>,
+    /// What the elector does by itself.
+    pub elector: ElectorArgs,
+    /// Limits of the diagnosis.
+    pub rules: Rules,
     /// Root of our journal in the global etcd.
     pub ledger_root: String,
     /// The account that fences MySQL servers directly; without one that is off.
@@ -161,6 +168,8 @@ impl TryFrom<&ServeArgs> for Settings {
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
             watched: watched(args)?,
+            rules: args.elector.rules()?,
+            elector: args.elector.clone(),
             durability_extra: durability_extra(&args.durability_extra)?,
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,

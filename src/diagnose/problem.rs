@@ -145,3 +145,38 @@ impl Default for Rules {
         }
     }
 }
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Report => f.write_str("report"),
+            Self::Reread(_) => f.write_str("reread"),
+            Self::Testify => f.write_str("asking the witnesses"),
+            Self::Emergency(_) => f.write_str("emergency reparent"),
+            Self::Takeover { to: Some(to), .. } => write!(f, "planned reparent to {to}"),
+            Self::Takeover { to: None, .. } => f.write_str("planned reparent"),
+            Self::ElectFirst => f.write_str("electing the first primary"),
+            Self::Fix(repair) => write!(f, "{repair}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Repair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MakeWritable => "make writable",
+            Self::MakeReadOnly => "make read-only",
+            Self::Connect => "connect",
+            Self::StartReplication => "start replication of",
+            Self::FixHeartbeat => "fix the heartbeat of",
+            Self::ForgetSource => "forget the source of",
+            Self::SemiSyncPrimary => "set semi-sync on the primary",
+            Self::SemiSyncReplica => "set semi-sync on the replica",
+            Self::RetirePrimary => "retire",
+            Self::AlignType => "align the type of",
+            Self::Drain => "drain",
+            Self::PublishPrimary => "publish",
+            Self::LiftFence => "lift the fence of",
+        })
+    }
+}

@@ -24,6 +24,9 @@ const WAIT_TIMEOUT_S: usize = 28_800;
 /// A name that TLS wants and nobody verifies; the host's own may be none that TLS takes.
 const UNVERIFIED_NAME: &str = "mysql";
 
+/// The words of a login that ended at its limit: the server is silent, not gone.
+pub const NO_GREETING: &str = "no greeting in time";
+
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MysqlAddress {
@@ -255,7 +258,7 @@ impl MysqlConn {
             Ok(Err(DriverError::Server(error))) => Err(LoginError::Refused(server_error(error, "(login)"))),
             Ok(Err(DriverError::Driver(mysql_async::DriverError::NoClientSslFlagFromServer))) => Err(LoginError::NoTls),
             Ok(Err(error)) => Err(LoginError::Unreachable(error.to_string())),
-            Err(_) => Err(LoginError::Unreachable("no greeting in time".to_owned())),
+            Err(_) => Err(LoginError::Unreachable(NO_GREETING.to_owned())),
         }
     }
 

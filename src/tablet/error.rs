@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-use crate::topo::TabletAlias;
+use crate::{mysql::conn::NO_GREETING, shard::FailureClass, topo::TabletAlias};
 
 /// A tablet call that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,6 +76,23 @@ impl<'a> MysqlErrno<'a> {
         }
         Some(Self { errno: errno.parse().ok()?, sqlstate })
     }
+}
+
+/// How our agent's words begin when its mysqld neither answers nor is gone: frozen, or its host is.
+pub const MYSQLD_SILENT: &str = "mysqld is silent";
+
+/// How words about a tablet's MySQL (an error of a call, or a health stream's `health_error`) say that it fails; `None` where they do not
+/// speak of MySQL. Vitess's errno alone tells a silent server from one that is gone only where connecting timed out.
+pub fn mysql_failure(words: &str) -> Option<FailureClass> {
+    let errno = MysqlErrno::find(words)?.errno;
+    let unanswered = [MYSQLD_SILENT, NO_GREETING, "i/o timeout", "deadline exceeded"];
+    Some(match errno {
+        2002 | 2003 | 2006 | 2013 if unanswered.iter().any(|silent| words.contains(silent)) => FailureClass::Silent,
+        2002 | 2003 => FailureClass::Refused,
+        2006 | 2013 => FailureClass::Closed,
+        1040 => FailureClass::TooManyConnections,
+        _ => FailureClass::Answered,
+    })
 }
 
 impl TabletError {
@@ -154,6 +171,19 @@ mod tests {
         ]) {
             assert_eq!(MysqlErrno::find(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn words_about_mysql_say_whether_it_is_gone_silent_or_full() {
+        use FailureClass::*;
+        let of = |words: &str, errno: u16| mysql_failure(&format!("{words} (errno {errno}) (sqlstate HY000)"));
+        assert_eq!(of("net.Dial(/x) to local server failed: connection refused", 2002), Some(Refused));
+        assert_eq!(of("net.Dial(/x) to local server failed: i/o timeout", 2002), Some(Silent));
+        assert_eq!(of("EOF", 2013), Some(Closed));
+        assert_eq!(of(&format!("{MYSQLD_SILENT}: no answer for 300ms"), 2013), Some(Silent));
+        assert_eq!(of("Too many connections", 1040), Some(TooManyConnections));
+        assert_eq!(of("Access denied", 1045), Some(Answered));
+        assert_eq!(mysql_failure("replication lag is high"), None);
     }
 
     #[test]

@@ -21,7 +21,9 @@ use crate::{
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         tabletmanagerdata as data, topodata,
         topodata::{Tablet, TabletType},
+        vtelectoragent::{HearRequest, HearResponse, Heard},
     },
+    shard::Greeting,
     topo::TabletAlias,
 };
 
@@ -403,5 +405,28 @@ impl TabletManager for GrpcTabletManager {
         let request = data::ReplicaWasPromotedRequest {};
         let _: data::ReplicaWasPromotedResponse = self.call(tablet, path!("ReplicaWasPromoted"), request, call).await?;
         Ok(())
+    }
+
+    async fn hear(&self, tablet: &Tablet, of: &Tablet, wait: Duration, call: Call) -> Result<Greeting, TabletError> {
+        let alias = alias_of(tablet);
+        let link = endpoint_of(tablet, self.tls).ok().map(|endpoint| self.links.get(&alias, &endpoint));
+        if link.as_ref().is_some_and(|link| link.is_no_witness()) {
+            return Err(TabletError::unimplemented(alias, "Hear"));
+        }
+        // The witness's own words are worth more than our deadline.
+        let wait_ms = wait.min(call.timeout.mul_f64(0.9)).as_millis() as u32;
+        let request = HearRequest { host: of.mysql_hostname.clone(), port: of.mysql_port, wait_ms };
+        let answer: Result<HearResponse, _> = self.call(tablet, "/vtelectoragent.Witness/Hear", request, call).await;
+        if let (Err(TabletError { kind: TabletErrorKind::Unimplemented, .. }), Some(link)) = (&answer, link) {
+            link.set_no_witness();
+        }
+        let answer = answer?;
+        Ok(match answer.heard() {
+            Heard::Greeted => Greeting::Greeted,
+            Heard::TooManyConnections => Greeting::TooManyConnections,
+            Heard::Refused => Greeting::Refused,
+            Heard::Silent => Greeting::Silent,
+            Heard::CannotTell => Greeting::CannotTell(answer.words),
+        })
     }
 }

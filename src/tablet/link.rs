@@ -70,6 +70,8 @@ pub(super) struct Link {
     endpoint: Endpoint,
     state: watch::Receiver<State>,
     timeouts: AtomicU32,
+    /// It was asked to be a witness and does not know the call: a vttablet. Nobody becomes our agent on a connection that is open.
+    no_witness: AtomicBool,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -78,7 +80,13 @@ impl Link {
     pub(super) fn open(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: &TaskTracker) -> Arc<Self> {
         let (report, state) = watch::channel(State::Dialling);
         let task = tasks.spawn(run(endpoint.clone(), dialler, tasks.clone(), report));
-        Arc::new(Self { endpoint, state, timeouts: AtomicU32::new(0), _task: AbortOnDropHandle::new(task) })
+        Arc::new(Self {
+            endpoint,
+            state,
+            timeouts: AtomicU32::new(0),
+            no_witness: AtomicBool::new(false),
+            _task: AbortOnDropHandle::new(task),
+        })
     }
 
     /// Where it leads.
@@ -94,6 +102,16 @@ impl Link {
     /// Whether the tablet has spoken on it, and it has not ended since.
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.state.borrow(), State::Up(_))
+    }
+
+    /// Whether the tablet has said that it does not know the witness's call.
+    pub(super) fn is_no_witness(&self) -> bool {
+        self.no_witness.load(Ordering::Relaxed)
+    }
+
+    /// It has said so.
+    pub(super) fn set_no_witness(&self) {
+        self.no_witness.store(true, Ordering::Relaxed);
     }
 
     /// Sends one message and awaits the answer, until the deadline.

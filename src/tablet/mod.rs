@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 
-pub use error::{MysqlErrno, OVERTAKEN, TabletError, TabletErrorKind};
+pub use error::{MYSQLD_SILENT, MysqlErrno, OVERTAKEN, TabletError, TabletErrorKind, mysql_failure};
 pub use grpc::{GrpcTabletManager, LOCK_REVISION_KEY, TabletSettings};
 pub use tls::{TabletTls, TlsError};
 

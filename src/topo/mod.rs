@@ -26,6 +26,7 @@ pub use memory::MemoryKv;
 pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range, key_range_contains};
 pub use records::Versioned;
 pub use snapshot::{CellView, Freshness, Snapshot};
+pub(crate) use source::{News, Source};
 pub use stores::{Stores, Topo, TopoPath, TopoSettings, TopoTls};
 pub use tablets::ShardTablets;
 pub use watcher::Watcher;

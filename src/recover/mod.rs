@@ -1,0 +1,3 @@
+//! What is done about problems, and what is shown of it.
+
+pub mod board;
