@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     peers::{GrpcAsk, Observer, PeerSettings, Peers},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{ErrantSettings, ErrantWatch},
+    sense::{SenseSettings, Senses},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -86,7 +86,7 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
     /// This elector among the others.
     pub peers: Peers,
     faces: JoinSet<()>,
@@ -101,18 +101,20 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let watching = ErrantSettings {
-            period: settings.instance_poll_time,
+        let sensing = SenseSettings {
+            status_interval: settings.instance_poll_time,
             remote_operation_timeout: settings.remote_operation_timeout,
             watched: settings.watched.clone(),
+            durability_extra: settings.durability_extra.clone(),
         };
-        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
-        let errant = Arc::new(errant);
         let peers = peers(settings, &parts, grpc, &stopping);
-        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
+        let owned = peers.ownership();
+        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
+        let senses = Arc::new(senses);
+        let context = grpc::Context::new(settings, parts.clone(), senses.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, peers, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, senses, peers, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -124,7 +126,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.errant.stopped(CLOSE_WAIT).await;
+        self.senses.stopped(CLOSE_WAIT).await;
         self.peers.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();

@@ -32,7 +32,7 @@ use crate::{
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
     peers::Observer,
     reparent::Hands,
-    sense::ErrantWatch,
+    sense::Senses,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -77,7 +77,7 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
     observer: Arc<Observer>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
@@ -95,7 +95,7 @@ impl Context {
     pub fn new(
         settings: &Settings,
         parts: Parts,
-        errant: Arc<ErrantWatch>,
+        senses: Arc<Senses>,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -105,7 +105,7 @@ impl Context {
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
-            errant,
+            senses,
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
