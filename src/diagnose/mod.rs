@@ -11,6 +11,7 @@ mod problem;
 mod testimony;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use code::Code;
 pub use problem::{Ground, Priority, Problem, Remedy, Repair, Rules};

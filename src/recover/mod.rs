@@ -1,3 +1,5 @@
 //! What is done about problems, and what is shown of it.
 
 pub mod board;
+pub mod publication;
+pub mod traffic;
