@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -114,6 +115,18 @@ pub enum Greeting {
     Silent,
     /// The witness's own host could not try (no route, no name): says nothing about the server.
     CannotTell(String),
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Greeted => write!(f, "greeted"),
+            Self::TooManyConnections => write!(f, "refused for too many connections"),
+            Self::Refused => write!(f, "nobody listens"),
+            Self::Silent => write!(f, "silence"),
+            Self::CannotTell(why) => write!(f, "cannot tell ({why})"),
+        }
+    }
 }
 
 /// Whether a replica has its source.
