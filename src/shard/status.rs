@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::{IoError, Link};
 use crate::{
     mysql::{GtidSet, ServerUuid},
     pb::topodata::TabletType,
@@ -87,6 +88,19 @@ pub struct Replication {
     pub has_filters: bool,
     /// Whether it takes a backup now.
     pub backup_running: bool,
+}
+
+impl Replication {
+    /// Whether it has its source, whoever that is. Only an error of connecting shows that the source is lost.
+    pub fn link(&self) -> Link {
+        match self.io {
+            IoState::Running => Link::Up,
+            _ if !self.io_error.is_empty() && IoError::of(&self.io_error) == IoError::NoConnection => Link::Lost,
+            _ if !self.io_error.is_empty() => Link::Broken,
+            IoState::Connecting => Link::Searching,
+            IoState::Stopped => Link::Stopped,
+        }
+    }
 }
 
 /// State of an IO thread.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Channel, IoState, TabletStatus};
+use super::{Channel, Replication, TabletStatus};
 use crate::{
     durability::{Member, Policy},
     mysql::GtidSet,
@@ -138,6 +138,8 @@ pub enum Link {
     Lost,
     /// Its IO thread looks for its source and has no error yet.
     Searching,
+    /// Its IO thread fails for a reason that says nothing about its source's life: a password, purged logs.
+    Broken,
     /// Its IO thread was stopped.
     Stopped,
     /// Its source is another server, or it has none.
@@ -172,16 +174,9 @@ impl ShardView {
         let Some(seen) = replica.status.as_ref().filter(|seen| seen.age <= max_age && replica.mysql.failing.is_none()) else {
             return Link::Unknown;
         };
-        let Some(replication) = &seen.what.replication else { return Link::Elsewhere };
-        if !primary.is_at(&replication.source_host, replication.source_port) {
-            return Link::Elsewhere;
-        }
-        match replication.io {
-            IoState::Running => Link::Up,
-            IoState::Connecting if replication.io_error.is_empty() => Link::Searching,
-            IoState::Connecting => Link::Lost,
-            IoState::Stopped if replication.io_error.is_empty() => Link::Stopped,
-            IoState::Stopped => Link::Lost,
+        match &seen.what.replication {
+            Some(replication) if primary.is_source_of(replication) => replication.link(),
+            _ => Link::Elsewhere,
         }
     }
 
@@ -219,6 +214,14 @@ impl TabletView {
     /// Whether its MySQL is at that address.
     pub fn is_at(&self, host: &str, port: u16) -> bool {
         self.record.mysql_hostname == host && self.record.mysql_port == i32::from(port)
+    }
+
+    /// Whether that is replication from it: from its address, or, where a clean stop cleared its record, from its server or its port.
+    pub fn is_source_of(&self, replication: &Replication) -> bool {
+        let own_uuid = self.status.as_ref().and_then(|seen| seen.what.server_uuid);
+        let is_itself = own_uuid.is_some() && own_uuid == replication.source_uuid;
+        let cleared = || self.record.mysql_hostname.is_empty() && self.record.mysql_port == i32::from(replication.source_port);
+        self.is_at(&replication.source_host, replication.source_port) || is_itself || (self.is_shut_down() && cleared())
     }
 
     /// Whether it was stopped on purpose.
