@@ -7,11 +7,7 @@
 //! The lock is kept until the verdict: no replica's source can change while its timeout is short, an emergency reparent follows without a
 //! second lock, and whoever was bounced in vain is brought back before anybody else acts.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::{
@@ -40,8 +36,7 @@ use crate::{
 };
 
 /// Given the testimonies: what emergency reparent is due, or why none is.
-pub type Verdict =
-    Arc<dyn Fn(BTreeMap<TabletAlias, Greeting>) -> BoxFuture<'static, Result<Emergency, String>> + Send + Sync>;
+pub type Verdict = Arc<dyn Fn(BTreeMap<TabletAlias, Greeting>) -> BoxFuture<'static, Result<Emergency, String>> + Send + Sync>;
 
 /// The shortened timeout: the least that MySQL takes.
 const NET_TIMEOUT_S: u32 = 1;
@@ -160,15 +155,17 @@ impl Run {
         let (bounced, heard_of) = tokio::join!(self.bounce_all(&candidates), join_all(pending.into_iter().map(awaited)));
         heard.greetings.extend(heard_of);
         for (replica, (greeting, restored)) in candidates.into_iter().zip(bounced) {
-            match restored {
+            heard.greetings.insert(replica.alias.clone(), greeting);
+            match restored.as_ref().unwrap_or(&Ok(())) {
                 Ok(()) => drop(self.shortened.remove(&replica.alias)),
                 Err(reason) => self.warn(format!(
                     "{} of {} is {NET_TIMEOUT_S} s and could not be set back to {} s: {reason}; the next operation on the shard tries again",
                     replica.variable, replica.alias, replica.timeout_s
                 )),
             }
-            heard.greetings.insert(replica.alias.clone(), greeting);
-            heard.bounced.push(replica);
+            if restored.is_some() {
+                heard.bounced.push(replica);
+            }
         }
         Ok(heard)
     }
@@ -189,15 +186,16 @@ impl Run {
         self.intend(Step::Survey, &journal).await
     }
 
-    /// Everybody at once but for the last connected acknowledger, who is asked only if nobody else was greeted by then.
-    async fn bounce_all(&self, replicas: &[Replica]) -> Vec<(Greeting, Result<(), String>)> {
+    /// Everybody at once but for the last connected acknowledger, who is asked only if nobody else was greeted by then. With whether the
+    /// timeout was set back, where it was touched.
+    async fn bounce_all(&self, replicas: &[Replica]) -> Vec<(Greeting, Option<Result<(), String>>)> {
         let last = if replicas.len() > 1 { replicas.iter().rposition(|replica| replica.is_acker) } else { None };
         let greeted = CancellationToken::new();
         let bounces = replicas.iter().enumerate().map(|(place, replica)| {
             let greeted = &greeted;
             async move {
                 if Some(place) == last && timeout(LAST_AFTER, greeted.cancelled()).await.is_ok() {
-                    return (Greeting::CannotTell("it was not asked: another replica was greeted".to_owned()), Ok(()));
+                    return (Greeting::CannotTell("it was not asked: another replica was greeted".to_owned()), None);
                 }
                 let greeting = match self.bounce(replica).await {
                     Ok(greeting) => greeting,
@@ -206,7 +204,7 @@ impl Run {
                 if greeting == Greeting::Greeted {
                     greeted.cancel();
                 }
-                (greeting, self.set_back(&replica.tablet, replica.variable, replica.timeout_s).await)
+                (greeting, Some(self.set_back(&replica.tablet, replica.variable, replica.timeout_s).await))
             }
         });
         join_all(bounces).await
@@ -286,9 +284,13 @@ impl Run {
             match self.take_over(&alias, timeout_s).await {
                 Ok(()) => {
                     self.shortened.remove(&alias);
-                    self.say(format!("{alias}: replica_net_timeout is {timeout_s} s again, as before somebody was stopped asking it"));
+                    self.say(format!(
+                        "{alias}: replica_net_timeout is {timeout_s} s again, as before somebody was stopped asking it"
+                    ));
                 }
-                Err(reason) => self.warn(format!("{alias}: replica_net_timeout is still to be set back to {timeout_s} s: {reason}")),
+                Err(reason) => {
+                    self.warn(format!("{alias}: replica_net_timeout is still to be set back to {timeout_s} s: {reason}"))
+                }
             }
         }
         if self.shortened != journal.net_timeouts().unwrap_or_default()
@@ -305,7 +307,8 @@ impl Run {
             Err(crate::topo::TopoError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };
-        let status = self.hands.tablets.full_status(&tablet, Call::read(STATEMENT_LIMIT)).await.map_err(|error| error.to_string())?;
+        let status =
+            self.hands.tablets.full_status(&tablet, Call::read(STATEMENT_LIMIT)).await.map_err(|error| error.to_string())?;
         self.set_back(&tablet, net_timeout(&status.version), timeout_s).await?;
         match status.replication_status {
             // A thread that runs may have been started with the short timeout.
@@ -325,9 +328,7 @@ impl Run {
     }
 }
 
-async fn awaited(
-    (alias, task): (TabletAlias, JoinHandle<Result<Greeting, TabletError>>),
-) -> (TabletAlias, Greeting) {
+async fn awaited((alias, task): (TabletAlias, JoinHandle<Result<Greeting, TabletError>>)) -> (TabletAlias, Greeting) {
     (alias, of_answer(task.await))
 }
 

@@ -7,6 +7,7 @@ mod roads;
 mod server;
 mod tables;
 mod tablets;
+mod testify;
 mod world;
 
 use std::time::Duration;
