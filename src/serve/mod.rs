@@ -7,7 +7,7 @@ mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
@@ -16,8 +16,9 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     metrics::Metrics,
+    peers::{Observer, Ownership},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{ErrantSettings, ErrantWatch},
+    sense::{SenseSettings, Senses},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -54,6 +55,8 @@ pub enum ServeError {
 pub struct Parts {
     /// What reparents, with the topology and the tablets that it works on.
     pub hands: Hands,
+    /// What looks at a tablet when another elector asks.
+    pub observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
 }
@@ -69,7 +72,8 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
-        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+        let observer = Arc::new(Observer::new(&topo, tablets.clone()));
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }
 }
 
@@ -82,7 +86,7 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
     faces: JoinSet<()>,
 }
 
@@ -95,17 +99,19 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let watching = ErrantSettings {
-            period: settings.instance_poll_time,
+        let sensing = SenseSettings {
+            status_interval: settings.instance_poll_time,
             remote_operation_timeout: settings.remote_operation_timeout,
             watched: settings.watched.clone(),
+            durability_extra: settings.durability_extra.clone(),
         };
-        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
-        let errant = Arc::new(errant);
-        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
+        let owned = watch::Sender::new(Arc::new(Ownership::everything())).subscribe();
+        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
+        let senses = Arc::new(senses);
+        let context = grpc::Context::new(settings, parts.clone(), senses.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, senses, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -117,7 +123,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.errant.stopped(CLOSE_WAIT).await;
+        self.senses.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
