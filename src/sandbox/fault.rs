@@ -99,7 +99,7 @@ impl Cluster {
     /// Why a tablet does not serve, in its own words on the health stream; empty when it does.
     pub async fn health_error(&self, alias: &TabletAlias) -> Result<String, SandboxError> {
         let failed = |error: String| SandboxError::Wrong(vec![format!("the health of {alias}: {error}")]);
-        let address = format!("http://127.0.0.1:{}", self.tablet(alias).grpc_port);
+        let address = format!("http://{}:{}", self.tablet(alias).host.ip, self.tablet(alias).grpc_port);
         let mut client = QueryClient::connect(address).await.map_err(|error| failed(error.to_string()))?;
         let stream = client.stream_health(StreamHealthRequest {}).await;
         let mut stream = stream.map_err(|status| failed(status.to_string()))?.into_inner();
