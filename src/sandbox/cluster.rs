@@ -13,7 +13,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Etcd, Host, Mysqld, Network, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, free_port};
+use super::{Etcd, Host, Mysqld, Network, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, fault::Crowd, free_port};
 use crate::{
     pb::{
         topodata::CellInfo,
@@ -73,6 +73,8 @@ impl Shape {
 pub struct Tablet {
     // Ended before the server that it watches.
     pub(super) agent: Option<Process>,
+    /// Who takes every connection of the server.
+    pub(super) crowd: Option<Crowd>,
     /// The server.
     pub mysqld: Mysqld,
     /// Where both run.
@@ -356,7 +358,7 @@ impl Cluster {
             let folder = self.folder().join(format!("{}-{}", alias.cell, alias.uid));
             let host = self.network.as_mut().map_or_else(|| Ok(Host::local()), Network::host)?;
             let mysqld = Mysqld::start_on(&host, &self.shape.tools, &folder, alias.uid, &self.shape.my_cnf).await?;
-            self.tablets.insert(alias, Tablet { mysqld, host, grpc_port: free_port()?, agent: None, folder });
+            self.tablets.insert(alias, Tablet { mysqld, host, grpc_port: free_port()?, agent: None, crowd: None, folder });
         }
         for tablet in self.tablets.values_mut() {
             tablet.mysqld.ready().await?;
