@@ -13,7 +13,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Etcd, Host, Mysqld, Network, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, fault::Crowd, free_port};
+use super::{
+    Etcd, Host, Mysqld, Network, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, fault::Crowd, free_port,
+};
 use crate::{
     pb::{
         topodata::CellInfo,
@@ -64,7 +66,16 @@ impl Shape {
     pub fn new(vtelector: PathBuf, tools: Tools) -> Self {
         let alias = |(cell, uid): (&str, u32)| TabletAlias { cell: cell.to_owned(), uid };
         let tablets = [("zone1", 100), ("zone1", 101), ("zone2", 200)].map(alias).into();
-        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5, elector_flags: Vec::new(), hosts: false, my_cnf: Vec::new() }
+        Self {
+            vtelector,
+            tools,
+            tablets,
+            policy: String::from("semi_sync"),
+            lease_ttl_s: 5,
+            elector_flags: Vec::new(),
+            hosts: false,
+            my_cnf: Vec::new(),
+        }
     }
 }
 

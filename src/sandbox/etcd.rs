@@ -84,7 +84,8 @@ impl Etcd {
             ("--initial-cluster", &cluster),
         ];
         let args = args.iter().flat_map(|(flag, value)| [*flag, *value]);
-        let process = self.process.insert(Process::start_on(&self.host, "etcd", &self.program, args, &[], &self.folder.join("etcd.log"))?);
+        let process =
+            self.process.insert(Process::start_on(&self.host, "etcd", &self.program, args, &[], &self.folder.join("etcd.log"))?);
         eventually("etcd answering", Duration::from_secs(20), async || {
             process.check_running().map_err(|error| error.to_string())?;
             let mut client = Client::connect([&client], None).await.map_err(|error| error.to_string())?;

@@ -51,7 +51,8 @@ impl Network {
             return Err(needed("run as root"));
         }
         for program in ["ip", "iptables"] {
-            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).exists());
+            let found =
+                std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).exists());
             if !found {
                 return Err(needed(&format!("there is no {program} on PATH; run deploy/tools/install")));
             }

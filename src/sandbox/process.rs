@@ -69,7 +69,12 @@ impl Process {
         }
         words.push(program.as_os_str());
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(env.iter().copied());
+        command
+            .args(&words[1..])
+            .args(args)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(env.iter().copied());
         // A process group of its own: Ctrl-C in a terminal reaches the owner alone, who ends its children in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command
