@@ -15,7 +15,9 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
+    ledger::{Clock, Ledger},
     metrics::Metrics,
+    recover::board::Board,
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
     sense::{ErrantSettings, ErrantWatch},
     tablet::TabletManager,
@@ -56,6 +58,21 @@ pub struct Parts {
     pub hands: Hands,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
+    /// What is wrong and what was decided.
+    pub board: Board,
+    /// Whether the elector has seen enough to decide.
+    pub ready: Readiness,
+}
+
+/// Asks why the elector is not ready to decide anything by itself; `None` = it is.
+pub type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What keeps this process from deciding anything by itself.
+fn not_ready(ledger: &Ledger, ready: &Readiness) -> Option<String> {
+    match ledger.state().unread() {
+        Some(reason) => Some(format!("the ledger cannot be read: {reason}")),
+        None => ready(),
+    }
 }
 
 impl Parts {
@@ -69,7 +86,8 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
-        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+        let hands = Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished));
+        Self { hands, metrics, board: Board::default(), ready: Arc::new(|| None) }
     }
 }
 
@@ -83,6 +101,7 @@ pub struct Server {
     closing: CancellationToken,
     hands: Hands,
     errant: Arc<ErrantWatch>,
+    ledger: Ledger,
     faces: JoinSet<()>,
 }
 
@@ -102,10 +121,11 @@ impl Server {
         };
         let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
         let errant = Arc::new(errant);
-        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
+        let ledger = Ledger::start(&hands.topo, &settings.ledger_root, &hands.settings.who, Clock::of_this_machine(), &stopping);
+        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), ledger.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
-        faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
+        faces.spawn(http::serve(http_listener, parts, ledger.clone(), stopping.clone(), closing.clone()));
+        Ok(Self { grpc, http, stopping, closing, hands, errant, ledger, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -118,6 +138,7 @@ impl Server {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.errant.stopped(CLOSE_WAIT).await;
+        self.ledger.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.

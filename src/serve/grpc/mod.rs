@@ -1,11 +1,13 @@
 //! `vtctlservice.Vtctld` as vtctld serves it: the calls that an operator of an elector needs. Beside it `vtelector.Elector`, our own.
 
+mod board;
 mod cells;
 mod elector;
 mod errant;
 mod guard;
 mod input;
 mod keyspaces;
+mod ledger;
 mod path;
 mod refusal;
 mod reparent;
@@ -24,11 +26,13 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
 
-use super::{Parts, ServeError};
+use super::{Parts, Readiness, ServeError};
 use crate::{
     config::Settings,
+    ledger::{FlapRules, Ledger},
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
+    recover::board::Board,
     reparent::Hands,
     sense::ErrantWatch,
     tablet::{Call, TabletManager},
@@ -85,6 +89,11 @@ pub struct Context {
     reparents_max: usize,
     reparent_permits: Arc<Semaphore>,
     stopping: CancellationToken,
+    board: Board,
+    ledger: Ledger,
+    flap: FlapRules,
+    ready: Readiness,
+    watchers: Arc<Semaphore>,
 }
 
 impl Context {
@@ -93,6 +102,7 @@ impl Context {
         settings: &Settings,
         parts: Parts,
         errant: Arc<ErrantWatch>,
+        ledger: Ledger,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -111,7 +121,17 @@ impl Context {
             reparents_max: limits.reparents,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
             stopping,
+            board: parts.board,
+            ledger,
+            flap: settings.flap,
+            ready: parts.ready,
+            watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
         }))
+    }
+
+    /// Why this process is not ready to decide anything by itself; `None` = it is.
+    fn not_ready(&self) -> Option<String> {
+        super::not_ready(&self.ledger, &self.ready)
     }
 
     /// The limits of one call to a tablet.
