@@ -1,11 +1,13 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod peers;
 mod recover;
 
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
@@ -38,6 +40,8 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Several electors.
+    pub peers: PeerMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
 }
@@ -117,6 +121,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            peers: PeerMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
             registry,
         };

@@ -122,10 +122,10 @@ pub struct ServeArgs {
     /// The account that fences MySQL servers directly.
     #[command(flatten)]
     pub fence: FenceArgs,
-    /// How often each tablet is looked at
-    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Watching")]
+    /// How often each tablet is asked everything
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Watching")]
     pub instance_poll_time: GoDuration,
-    /// Only tablets of these cells are looked at; all when left out
+    /// Only shards with a tablet in these cells are looked at, with all their tablets; all when left out
     #[arg(long, value_name = "CELL,...", value_delimiter = ',', help_heading = "Watching")]
     pub cells_to_watch: Vec<String>,
     /// Only tablets of these keyspaces, shards or key ranges are looked at; all when left out

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::Code;
 use crate::topo::TabletAlias;
 
 /// A difference between what is declared and what is.
@@ -107,10 +108,16 @@ pub struct Rules {
     pub status_max_age: Duration,
     /// `--reasonable-replication-lag` (10 s).
     pub reasonable_replication_lag: Duration,
+    /// Silence of a primary on every channel before the other tablets are asked what they hear (500 ms): a question costs nothing.
+    pub witness_after: Duration,
     /// Silence of a primary on every channel before anybody is made to testify by an action (1 s; safety rules, section 9).
     pub silent_for: Duration,
+    /// Silence of a primary on every channel before testimony makes it dead (1.5 s; safety rules, section 9).
+    pub dead_after: Duration,
     /// Silence of a primary's tablet manager, its MySQL working, before a quorum is asked (4 s; not before 3 s).
     pub manager_dead_for: Duration,
+    /// A primary that greets and answers nothing, or nothing but errors, for so long is incapacitated (20 s).
+    pub incapacitated_for: Duration,
     /// A greeting older than this proves nothing (2 s).
     pub greeting_max_age: Duration,
     /// `--enable-primary-disk-stalled-recovery`.
@@ -126,57 +133,16 @@ impl Default for Rules {
         Self {
             status_max_age: Duration::from_secs(4),
             reasonable_replication_lag: Duration::from_secs(10),
+            witness_after: Duration::from_millis(500),
             silent_for: Duration::from_secs(1),
+            dead_after: Duration::from_millis(1500),
             manager_dead_for: Duration::from_secs(4),
+            incapacitated_for: Duration::from_secs(20),
             greeting_max_age: Duration::from_secs(2),
             recover_stalled_disk: false,
             drain_errant: false,
             slow_primary_factor: None,
         }
-    }
-}
-
-macro_rules! codes {
-    ($($(#[doc = $doc:literal])+ $name:ident $priority:ident),+ $(,)?) => {
-        /// The name of a problem: VTOrc's where it has one, else one in its style.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Code {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Code {
-            /// Every code, in the order in which equal priorities are taken.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// Its name in metrics, logs and answers.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name)),+ }
-            }
-
-            /// How urgent it is.
-            pub fn priority(self) -> Priority {
-                match self { $(Self::$name => Priority::$priority),+ }
-            }
-        }
-    };
-}
-
-codes! {
-    /// The primary's own tablet says that its disk hangs, and does not answer otherwise.
-    PrimaryDiskStalled Shard,
-    /// The primary is dead; there is no replica.
-    DeadPrimaryWithoutReplicas Shard,
-    /// The primary is dead, as all its replicas confirm.
-    DeadPrimary Shard,
-    /// The primary and every replica are out of sight.
-    DeadPrimaryAndReplicas Shard,
-    /// The primary is dead, as those replicas confirm that can be asked.
-    DeadPrimaryAndSomeReplicas Shard,
-}
-
-impl std::fmt::Display for Code {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }
 

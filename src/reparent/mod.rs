@@ -15,6 +15,7 @@ mod observed;
 mod plan;
 mod planned;
 mod preview;
+mod repair;
 mod resume;
 mod run;
 mod step;
@@ -34,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use decision::{Decision, ProofLine, TabletDecision};
 pub use error::{Aftermath, FailedStep, ReparentError};
+pub use repair::{Refusal, RepairEnd, RepairError, RepairOutcome};
 pub(crate) use resume::promotion_under_way;
 pub use step::{DieAt, DieAtError, Edge, Step};
 

@@ -7,7 +7,7 @@ mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
@@ -17,9 +17,10 @@ use crate::{
     config::Settings,
     ledger::{Clock, Ledger},
     metrics::Metrics,
+    peers::{Observer, Ownership},
     recover::board::Board,
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{ErrantSettings, ErrantWatch},
+    sense::{SenseSettings, Senses},
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -56,6 +57,8 @@ pub enum ServeError {
 pub struct Parts {
     /// What reparents, with the topology and the tablets that it works on.
     pub hands: Hands,
+    /// What looks at a tablet when another elector asks.
+    pub observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
     /// What is wrong and what was decided.
@@ -86,8 +89,9 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
+        let observer = Arc::new(Observer::new(&topo, tablets.clone()));
         let hands = Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished));
-        Self { hands, metrics, board: Board::default(), ready: Arc::new(|| None) }
+        Self { hands, observer, metrics, board: Board::default(), ready: Arc::new(|| None) }
     }
 }
 
@@ -100,7 +104,7 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
     ledger: Ledger,
     faces: JoinSet<()>,
 }
@@ -114,18 +118,20 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let watching = ErrantSettings {
-            period: settings.instance_poll_time,
+        let sensing = SenseSettings {
+            status_interval: settings.instance_poll_time,
             remote_operation_timeout: settings.remote_operation_timeout,
             watched: settings.watched.clone(),
+            durability_extra: settings.durability_extra.clone(),
         };
-        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
-        let errant = Arc::new(errant);
+        let owned = watch::Sender::new(Arc::new(Ownership::everything())).subscribe();
+        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
+        let senses = Arc::new(senses);
         let ledger = Ledger::start(&hands.topo, &settings.ledger_root, &hands.settings.who, Clock::of_this_machine(), &stopping);
-        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), ledger.clone(), limits, stopping.clone())?;
+        let context = grpc::Context::new(settings, parts.clone(), senses.clone(), ledger.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, ledger.clone(), stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, ledger, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, senses, ledger, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -137,7 +143,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.errant.stopped(CLOSE_WAIT).await;
+        self.senses.stopped(CLOSE_WAIT).await;
         self.ledger.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();

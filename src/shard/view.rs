@@ -1,16 +1,15 @@
 //! The view that diagnosis and decisions rest on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Channel, IoState, TabletStatus};
+use super::{Channel, Replication, TabletStatus};
 use crate::{
     durability::{Member, Policy},
     mysql::GtidSet,
-    pb::topodata::{Tablet, TabletType},
+    pb::{
+        topodata::{Tablet, TabletType},
+        vttime,
+    },
     topo::{ShardId, TabletAlias},
 };
 
@@ -125,6 +124,8 @@ pub enum Link {
     Lost,
     /// Its IO thread looks for its source and has no error yet.
     Searching,
+    /// Its IO thread fails for a reason that says nothing about its source's life: a password, purged logs.
+    Broken,
     /// Its IO thread was stopped.
     Stopped,
     /// Its source is another server, or it has none.
@@ -133,16 +134,36 @@ pub enum Link {
     Unknown,
 }
 
+/// The claim to be primary with the newest term of all records; a tie or nobody = `None`. A tablet's own record is written first when it
+/// is promoted; the shard record follows.
+pub(crate) fn newest_primary<'a>(
+    record: Option<&'a ShardFacts>,
+    tablets: impl Iterator<Item = (&'a TabletAlias, &'a Tablet)>,
+) -> Option<(Option<Term>, &'a TabletAlias)> {
+    let of_tablets = tablets.filter(|(_, tablet)| tablet.r#type() == TabletType::Primary);
+    let of_tablets = of_tablets.map(|(alias, tablet)| (term(tablet.primary_term_start_time.as_ref()), alias));
+    let of_record = record.into_iter().filter_map(|record| Some((record.term, record.primary.as_ref()?)));
+    let (mut newest, mut tie) = (None, false);
+    for (term, alias) in of_record.chain(of_tablets) {
+        match newest {
+            Some((known, holder)) if known > term || (known == term && holder == alias) => {}
+            Some((known, _)) if known == term => tie = true,
+            _ => (newest, tie) = (Some((term, alias)), false),
+        }
+    }
+    newest.filter(|_| !tie)
+}
+
+/// A term as it stands in a record.
+pub(crate) fn term(time: Option<&vttime::Time>) -> Option<Term> {
+    time.map(|time| (time.seconds, time.nanoseconds))
+}
+
 impl ShardView {
     /// The declared primary: the newest term of all records, the shard record's included; a tie or nobody = `None`.
     pub fn primary(&self) -> Option<&TabletAlias> {
-        let of_tablets = self.tablets.iter().filter(|(_, tablet)| tablet.declared_type() == TabletType::Primary);
-        let of_tablets = of_tablets.map(|(alias, tablet)| (tablet.term(), alias));
-        let of_record = self.record.iter().filter_map(|record| Some((record.term, record.primary.as_ref()?)));
-        let claims: BTreeSet<(Option<Term>, &TabletAlias)> = of_tablets.chain(of_record).collect();
-        let newest = claims.last()?;
-        let rival = claims.iter().any(|(term, alias)| *term == newest.0 && *alias != newest.1);
-        (!rival).then_some(newest.1)
+        let of_tablets = self.tablets.iter().map(|(alias, tablet)| (alias, &*tablet.record));
+        newest_primary(self.record.as_ref(), of_tablets).map(|(_, alias)| alias)
     }
 
     /// A tablet as a durability policy sees it.
@@ -159,16 +180,9 @@ impl ShardView {
         let Some(seen) = replica.status.as_ref().filter(|seen| seen.age <= max_age && replica.mysql.failing.is_none()) else {
             return Link::Unknown;
         };
-        let Some(replication) = &seen.what.replication else { return Link::Elsewhere };
-        if !primary.is_at(&replication.source_host, replication.source_port) {
-            return Link::Elsewhere;
-        }
-        match replication.io {
-            IoState::Running => Link::Up,
-            IoState::Connecting if replication.io_error.is_empty() => Link::Searching,
-            IoState::Connecting => Link::Lost,
-            IoState::Stopped if replication.io_error.is_empty() => Link::Stopped,
-            IoState::Stopped => Link::Lost,
+        match &seen.what.replication {
+            Some(replication) if primary.is_source_of(replication) => replication.link(),
+            _ => Link::Elsewhere,
         }
     }
 
@@ -200,12 +214,20 @@ impl TabletView {
 
     /// The term in its record.
     pub fn term(&self) -> Option<Term> {
-        self.record.primary_term_start_time.as_ref().map(|time| (time.seconds, time.nanoseconds))
+        term(self.record.primary_term_start_time.as_ref())
     }
 
     /// Whether its MySQL is at that address.
     pub fn is_at(&self, host: &str, port: u16) -> bool {
         self.record.mysql_hostname == host && self.record.mysql_port == i32::from(port)
+    }
+
+    /// Whether that is replication from it: from its address, or, where a clean stop cleared its record, from its server or its port.
+    pub fn is_source_of(&self, replication: &Replication) -> bool {
+        let own_uuid = self.status.as_ref().and_then(|seen| seen.what.server_uuid);
+        let is_itself = own_uuid.is_some() && own_uuid == replication.source_uuid;
+        let cleared = || self.record.mysql_hostname.is_empty() && self.record.mysql_port == i32::from(replication.source_port);
+        self.is_at(&replication.source_host, replication.source_port) || is_itself || (self.is_shut_down() && cleared())
     }
 
     /// Whether it was stopped on purpose.

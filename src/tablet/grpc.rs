@@ -12,7 +12,7 @@ use super::{
     Call, SetSource, TabletError, TabletErrorKind, TabletManager, alias_of,
     cache::Links,
     dial::{Dialler, Endpoint},
-    link::{MESSAGE_BYTES_MAX, Outgoing, SendError},
+    link::{Lost, MESSAGE_BYTES_MAX, Outgoing, SendError},
     tls::{TabletTls, TlsDialler, TlsError},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         topodata::{Tablet, TabletType},
         vtelectoragent::{HearRequest, HearResponse, Heard},
     },
-    shard::Greeting,
+    shard::{FailureClass, Greeting},
     topo::TabletAlias,
 };
 
@@ -88,22 +88,25 @@ impl GrpcTabletManager {
     ) -> Result<A, TabletError> {
         let alias = alias_of(tablet);
         let method = path.rsplit('/').next().unwrap_or(path);
-        let error = |kind, code, message| TabletError { alias: alias.clone(), method, kind, code, message };
-        let refused = |(code, message)| error(TabletErrorKind::Unreachable, code, message);
+        let error = |kind, code, lost, message| TabletError { alias: alias.clone(), method, kind, code, lost, message };
+        // Nobody was asked: whoever waits for this tablet hears nothing.
+        let refused = |(code, message)| error(TabletErrorKind::Unreachable, code, Some(FailureClass::Silent), message);
         let deadline = Instant::now() + call.timeout.min(TIMEOUT_MAX);
         let endpoint = endpoint_of(tablet, self.tls).map_err(refused)?;
         let outgoing = outgoing(path, request, call).map_err(refused)?;
         match self.send(&alias, &endpoint, &outgoing, deadline).await {
             Ok(bytes) => A::decode(bytes).map_err(|reason| {
                 let message = format!("its answer cannot be read ({reason}); is {endpoint} a tablet's grpc port?");
-                error(TabletErrorKind::UnknownOutcome, Code::Internal, message)
+                error(TabletErrorKind::UnknownOutcome, Code::Internal, None, message)
             }),
             Err(SendError::Status(status)) => Err(TabletError::answered(alias, method, status.code(), status.message())),
-            Err(SendError::NotSent(reason)) => Err(error(TabletErrorKind::Unreachable, Code::Unavailable, reason)),
-            Err(SendError::NoAnswer(reason)) => {
+            Err(SendError::NotSent(Lost { class, reason })) => {
+                Err(error(TabletErrorKind::Unreachable, Code::Unavailable, Some(class), reason))
+            }
+            Err(SendError::NoAnswer(Lost { class, reason })) => {
                 let code = if Instant::now() >= deadline { Code::DeadlineExceeded } else { Code::Unavailable };
                 let message = format!("sent to {endpoint}, but then: {reason} (limit {:?})", call.timeout);
-                Err(error(TabletErrorKind::UnknownOutcome, code, message))
+                Err(error(TabletErrorKind::UnknownOutcome, code, Some(class), message))
             }
         }
     }
@@ -163,6 +166,7 @@ fn part<T>(part: Option<T>, tablet: &Tablet, method: &'static str) -> Result<T, 
         method,
         kind: TabletErrorKind::UnknownOutcome,
         code: Code::Internal,
+        lost: None,
         message: "its answer is empty".to_owned(),
     })
 }

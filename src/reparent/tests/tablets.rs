@@ -16,6 +16,7 @@ use crate::{
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         topodata::{Tablet, TabletType},
     },
+    shard::FailureClass,
     tablet::{Call, SetSource, TabletError, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
@@ -48,7 +49,10 @@ impl World {
         effect: impl FnOnce(&mut Inner, &TabletAlias) -> Answer<T> + Send + 'static,
     ) -> Result<T, TabletError> {
         let alias = alias_of(tablet);
-        let error = |kind, code, message: String| TabletError { alias: alias.clone(), method, kind, code, message };
+        let error = |kind, code, message: String| {
+            let lost = (kind == TabletErrorKind::Unreachable).then_some(FailureClass::Refused);
+            TabletError { alias: alias.clone(), method, kind, code, lost, message }
+        };
         if self.lock().servers[&alias].down {
             return Err(error(TabletErrorKind::Unreachable, tonic::Code::Unavailable, "connection refused".to_owned()));
         }
@@ -164,6 +168,7 @@ impl World {
             method,
             kind: TabletErrorKind::UnknownOutcome,
             code: tonic::Code::DeadlineExceeded,
+            lost: Some(FailureClass::Silent),
             message: "deadline exceeded".to_owned(),
         })
     }

@@ -81,7 +81,9 @@ impl Reader {
                 Ok(found) if self.filter.wants(&found.shard) => return Some((Ok(event(&found)), Some(self))),
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let message = format!("{missed} events were missed, as they were read too slowly: ask for what there is, and watch again");
+                    let message = format!(
+                        "{missed} events were missed, as they were read too slowly: ask for what there is, and watch again"
+                    );
                     return Some((Err(Status::resource_exhausted(message)), None));
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,

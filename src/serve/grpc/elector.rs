@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, board, errant, input, ledger, refusal::Refusal, reparent, wish};
+use super::{Context, board, errant, input, ledger, observe, refusal::Refusal, reparent, wish};
 use crate::{
     pb::vtelector::{self as pb, EmergencyReparentRequest, PlannedReparentRequest, ReparentResponse, elector_server},
     reparent::{Decision, Mode, Outcome, ProofLine, TabletDecision},
@@ -54,6 +54,7 @@ elector! {
     list_maintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
     set_recoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
     get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;
+    observe(ObserveRequest) -> ObserveResponse: observe::observe;
 }
 
 async fn planned(context: &Context, asked: PlannedReparentRequest) -> Result<ReparentResponse, Refusal> {

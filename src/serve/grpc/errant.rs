@@ -13,7 +13,7 @@ use crate::{
 /// stands in both lists.
 pub async fn errant_gtids(context: &Context, request: ErrantGtidsRequest) -> Result<ErrantGtidsResponse, Refusal> {
     let Filter { keyspace, shard } = board::filter(context, &request.keyspace, &request.shard).await?;
-    Ok(answer(context.errant.snapshot(&ErrantFilter { keyspace, shard }), Instant::now()))
+    Ok(answer(context.senses.errant(&ErrantFilter { keyspace, shard }), Instant::now()))
 }
 
 fn answer(reports: Vec<TabletReport>, now: Instant) -> ErrantGtidsResponse {
@@ -45,14 +45,14 @@ fn answer(reports: Vec<TabletReport>, now: Instant) -> ErrantGtidsResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{diagnose::errant::Unknown, sense::ErrantVerdict, topo::TabletAlias};
 
     fn report(uid: u32, errant: Option<&str>, unknown: Option<Unknown>, at: Instant) -> TabletReport {
         let alias = |uid| TabletAlias { cell: "zone1".into(), uid };
-        let verdict = errant.map(|set| ErrantVerdict { errant: set.parse().unwrap(), against: alias(100), at });
+        let verdict = errant.map(|set| ErrantVerdict { errant: Arc::new(set.parse().unwrap()), against: alias(100), at });
         TabletReport { alias: alias(uid), shard: "commerce/0".parse().unwrap(), verdict, unknown }
     }
 

@@ -57,17 +57,15 @@ pub async fn acknowledge(context: &Context, request: AcknowledgeRequest) -> Resu
 }
 
 /// Begins maintenance of something that exists.
-pub async fn begin_maintenance(
-    context: &Context,
-    request: BeginMaintenanceRequest,
-) -> Result<BeginMaintenanceResponse, Refusal> {
+pub async fn begin_maintenance(context: &Context, request: BeginMaintenanceRequest) -> Result<BeginMaintenanceResponse, Refusal> {
     let scope: Scope = request.scope.parse().map_err(|wrong: ScopeError| Refusal::invalid(format!("scope: {wrong}")))?;
     let owner = text("owner", &request.owner, "name whose maintenance it is")?;
     let reason = text("reason", &request.reason, "say what is done, for others who see it")?;
     let lasting = input::duration("duration", request.duration.as_ref())?.unwrap_or_default();
     if lasting.is_zero() || lasting > WINDOW_MAX {
         let (given, most) = (GoDuration(lasting), GoDuration(WINDOW_MAX));
-        let message = format!("duration: {given} is not between 0 and {most}; maintenance has to end by itself, give a time for that");
+        let message =
+            format!("duration: {given} is not between 0 and {most}; maintenance has to end by itself, give a time for that");
         return Err(Refusal::invalid(message));
     }
     exists(context, &scope).await?;
@@ -90,7 +88,10 @@ async fn exists(context: &Context, scope: &Scope) -> Result<(), TopoError> {
 pub async fn end_maintenance(context: &Context, request: EndMaintenanceRequest) -> Result<EndMaintenanceResponse, Refusal> {
     let is_id = !request.id.is_empty() && request.id.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_id {
-        return Err(Refusal::invalid(format!("id: {:?} is no identity of a maintenance window; list them to see it", request.id)));
+        return Err(Refusal::invalid(format!(
+            "id: {:?} is no identity of a maintenance window; list them to see it",
+            request.id
+        )));
     }
     let ended = context.ledger.end_maintenance(&request.id).await?;
     tracing::info!(id = request.id, "maintenance ended");

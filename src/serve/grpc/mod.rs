@@ -8,6 +8,7 @@ mod guard;
 mod input;
 mod keyspaces;
 mod ledger;
+mod observe;
 mod path;
 mod refusal;
 mod reparent;
@@ -32,9 +33,10 @@ use crate::{
     ledger::{FlapRules, Ledger},
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
+    peers::Observer,
     recover::board::Board,
     reparent::Hands,
-    sense::ErrantWatch,
+    sense::Senses,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -79,7 +81,8 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
+    observer: Arc<Observer>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -101,7 +104,7 @@ impl Context {
     pub fn new(
         settings: &Settings,
         parts: Parts,
-        errant: Arc<ErrantWatch>,
+        senses: Arc<Senses>,
         ledger: Ledger,
         limits: Limits,
         stopping: CancellationToken,
@@ -112,7 +115,8 @@ impl Context {
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
-            errant,
+            senses,
+            observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
