@@ -91,15 +91,20 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut args = args.into_iter();
     let mut line: Vec<OsString> = args.by_ref().take(1).collect();
     let leading = leading_flags(&mut args, &mut line);
-    let args = leading.into_iter().chain(args);
     let mut ignored = Vec::new();
-    if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
+    if let Some(mut subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
+        let mut args = args.peekable();
+        // Of a group of commands, such as maintenance, the next word is the command.
+        while let Some(one) = args.peek().and_then(|name| subcommand.find_subcommand(name)) {
+            subcommand = one;
+            line.extend(args.next());
+        }
         let accept_foreign = subcommand.get_name() == "serve";
-        let normalized = config::normalize(subcommand, args, accept_foreign).map_err(Usage::Config)?;
+        let normalized = config::normalize(subcommand, leading.into_iter().chain(args), accept_foreign).map_err(Usage::Config)?;
         line.extend(normalized.args);
         ignored = normalized.ignored;
     } else {
-        line.extend(args);
+        line.extend(leading.into_iter().chain(args));
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
     Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
