@@ -161,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_of_a_group_takes_flags_in_front_and_in_go_spelling() {
+        for line in ["--server h:1 maintenance end a1", "maintenance end -server=h:1 a1", "maintenance end a1 --server h:1"] {
+            let (cli, _) = parse(format!("vtelector {line}").split(' ').map(OsString::from)).unwrap();
+            let Command::Client(command) = cli.command else { panic!("not a call") };
+            assert!(matches!(*command, client::ClientCommand::Maintenance(_)), "{command:?}");
+            assert!(format!("{command:?}").contains("server: \"h:1\""), "{command:?}");
+        }
+        assert!(parse("vtelector maintenance stop a1".split(' ').map(OsString::from)).is_err());
+    }
+
+    #[test]
     fn serve_takes_go_flags_and_says_what_it_does_not_use() {
         let line = "vtelector serve -port 7 --topo_global_root /v --allow-recovery=false --recovery-poll-duration 1s";
         let (cli, ignored) = parse(line.split(' ').map(OsString::from)).unwrap();
