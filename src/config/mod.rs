@@ -7,6 +7,7 @@ mod flags;
 mod flap;
 mod foreign;
 mod mysql;
+mod peers;
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +22,14 @@ pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use flap::FlapArgs;
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
+pub use peers::PeerArgs;
 
 use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
     ledger::FlapRules,
     mysql::fence::FenceAccount,
+    peers::PeerTls,
     sense::Watched,
     tablet::TabletTls,
     topo::{NameError, ShardId, TopoSettings, TopoTls, check_cell},
@@ -111,6 +114,10 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
+    /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
+    pub advertise: Option<(String, Option<u16>)>,
+    /// TLS towards the other electors.
+    pub peer_tls: Option<PeerTls>,
     /// TLS towards tablets; none when the certificates' authority is not given.
     pub tablet_tls: Option<TabletTls>,
     /// Limit of one call to a tablet.
@@ -161,11 +168,14 @@ impl TryFrom<&ServeArgs> for Settings {
             return Err(ConfigError::new("grpc-enable-optional-tls", true, "a port with TLS takes nothing else here", remedy));
         }
         let lock_timeout = at_least("lock-timeout", args.topo.lock_timeout, Duration::from_millis(100))?;
+        let grpc_tls = server_tls(&args.server_tls)?;
         Ok(Self {
             cell: args.cell.clone(),
             http,
             grpc,
-            grpc_tls: server_tls(&args.server_tls)?,
+            advertise: args.peers.address()?,
+            peer_tls: args.peers.tls(grpc_tls.as_ref())?,
+            grpc_tls,
             tablet_tls: tablet_tls(&args.tablet_tls)?,
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,

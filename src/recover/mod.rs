@@ -22,6 +22,7 @@ use tokio_util::{
 
 use self::{board::Board, supervisor::Supervisor};
 use crate::{
+    config::Settings,
     diagnose::Rules,
     ledger::{FlapRules, Ledger},
     metrics::Metrics,
@@ -50,6 +51,22 @@ pub struct Live {
     pub tolerable_lag: Option<Duration>,
     /// `--wait-replicas-timeout`.
     pub wait_replicas_timeout: Duration,
+}
+
+impl From<&Settings> for Live {
+    fn from(settings: &Settings) -> Self {
+        let elector = &settings.elector;
+        Self {
+            rules: settings.rules.clone(),
+            flap: settings.flap,
+            allow_recovery: elector.allow_recovery,
+            allow_emergency: elector.allow_emergency_reparent,
+            prevent_cross_cell: elector.prevent_cross_cell_failover,
+            allow_unfenced: elector.allow_unfenced_failover,
+            tolerable_lag: Some(elector.tolerable_replication_lag.0).filter(|lag| !lag.is_zero()),
+            wait_replicas_timeout: settings.wait_replicas_timeout,
+        }
+    }
 }
 
 /// What supervisors work with.

@@ -15,12 +15,12 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
-    ledger::{Clock, Ledger},
+    ledger::Clock,
     metrics::Metrics,
-    peers::{Observer, Ownership},
-    recover::board::Board,
+    peers::{GrpcAsk, Observer, PeerSettings},
+    recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{SenseSettings, Senses},
+    sense::SenseSettings,
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -61,21 +61,18 @@ pub struct Parts {
     pub observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
-    /// What is wrong and what was decided.
-    pub board: Board,
-    /// Whether the elector has seen enough to decide.
-    pub ready: Readiness,
 }
 
-/// Asks why the elector is not ready to decide anything by itself; `None` = it is.
-pub type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+/// Asks why this process is not ready to decide anything by itself; `None` = it is.
+type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What keeps this process from deciding anything by itself.
-fn not_ready(ledger: &Ledger, ready: &Readiness) -> Option<String> {
-    match ledger.state().unread() {
+/// Ready is whoever has read the ledger and the topology, and has looked at every tablet of its shards.
+fn readiness(elector: &Elector) -> Readiness {
+    let (ledger, senses) = (elector.ledger.clone(), elector.senses.clone());
+    Arc::new(move || match ledger.state().unread() {
         Some(reason) => Some(format!("the ledger cannot be read: {reason}")),
-        None => ready(),
-    }
+        None => senses.unseen(),
+    })
 }
 
 impl Parts {
@@ -83,6 +80,9 @@ impl Parts {
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            if matches!(outcome.result, Err(ReparentError::NotDue { .. })) {
+                return;
+            }
             let operation = outcome.operation;
             counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
@@ -90,8 +90,7 @@ impl Parts {
             }
         };
         let observer = Arc::new(Observer::new(&topo, tablets.clone()));
-        let hands = Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished));
-        Self { hands, observer, metrics, board: Board::default(), ready: Arc::new(|| None) }
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }
 }
 
@@ -104,8 +103,8 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    senses: Arc<Senses>,
-    ledger: Ledger,
+    /// What watches and acts by itself.
+    pub elector: Elector,
     faces: JoinSet<()>,
 }
 
@@ -118,20 +117,12 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let sensing = SenseSettings {
-            status_interval: settings.instance_poll_time,
-            remote_operation_timeout: settings.remote_operation_timeout,
-            watched: settings.watched.clone(),
-            durability_extra: settings.durability_extra.clone(),
-        };
-        let owned = watch::Sender::new(Arc::new(Ownership::everything())).subscribe();
-        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
-        let senses = Arc::new(senses);
-        let ledger = Ledger::start(&hands.topo, &settings.ledger_root, &hands.settings.who, Clock::of_this_machine(), &stopping);
-        let context = grpc::Context::new(settings, parts.clone(), senses.clone(), ledger.clone(), limits, stopping.clone())?;
+        let elector = Elector::start(hands.clone(), parts.metrics.clone(), elector(settings, &parts, grpc), &stopping);
+        let ready = readiness(&elector);
+        let context = grpc::Context::new(settings, parts.clone(), &elector, ready.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
-        faces.spawn(http::serve(http_listener, parts, ledger.clone(), stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, senses, ledger, faces })
+        faces.spawn(http::serve(http_listener, parts, ready, stopping.clone(), closing.clone()));
+        Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -143,12 +134,37 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.senses.stopped(CLOSE_WAIT).await;
-        self.ledger.stopped(CLOSE_WAIT).await;
+        self.elector.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
         ended
+    }
+}
+
+/// What the elector is told.
+fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSettings {
+    let hostname = parts.hands.topo.hostname();
+    let sense = SenseSettings {
+        status_interval: settings.instance_poll_time,
+        remote_operation_timeout: settings.remote_operation_timeout,
+        watched: settings.watched.clone(),
+        durability_extra: settings.durability_extra.clone(),
+    };
+    let peers = PeerSettings {
+        ledger_root: settings.ledger_root.clone(),
+        address: settings.advertised(grpc, hostname),
+        who: format!("{hostname}:{}", grpc.port()),
+        cell: settings.cell.clone(),
+        watched: settings.watched.clone(),
+    };
+    ElectorSettings {
+        sense,
+        peers,
+        ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
+        observer: parts.observer.clone(),
+        live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
+        clock: Clock::of_this_machine(),
     }
 }

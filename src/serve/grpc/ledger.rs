@@ -118,8 +118,9 @@ pub async fn set_recoveries(context: &Context, request: SetRecoveriesRequest) ->
 pub async fn get_status(context: &Context, _: GetStatusRequest) -> Result<GetStatusResponse, Refusal> {
     let (state, now) = (context.ledger.state(), context.ledger.now());
     let entries = context.board.snapshot(&Filter::default());
+    let live = context.live.borrow().clone();
     let blocked = state.unacknowledged(now).filter_map(|shard| {
-        let block = state.block(shard, now, &context.flap)?;
+        let block = state.block(shard, now, &live.flap)?;
         let blocked = pb::Blocked { by: block.rule.name().to_owned(), reason: block.reason, until: block.until.map(time) };
         Some(BlockedShard { keyspace: shard.keyspace.clone(), shard: shard.shard.clone(), blocked: Some(blocked) })
     });
