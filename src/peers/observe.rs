@@ -131,6 +131,7 @@ fn silent(record: &Tablet) -> TabletError {
         method: "FullStatus",
         kind: TabletErrorKind::UnknownOutcome,
         code: tonic::Code::DeadlineExceeded,
+        lost: Some(FailureClass::Silent),
         message: format!("no answer within {PROBE_LIMIT:?}"),
     }
 }
