@@ -8,8 +8,10 @@ use tokio::{
 };
 
 use crate::{
+    agent::knock,
+    mysql::conn::MysqlAddress,
     pb::topodata::Tablet,
-    shard::FailureClass,
+    shard::{FailureClass, Greeting},
     tablet::{Call, TabletError, TabletErrorKind, TabletManager},
     topo::{TabletAlias, Topo, TopoError},
 };
@@ -103,7 +105,7 @@ impl Observer {
         let (begun, call) = (Instant::now(), Call::read(PROBE_LIMIT));
         let ping = timeout(PROBE_LIMIT, self.tablets.ping(record, call));
         let status = timeout(PROBE_LIMIT, self.tablets.full_status(record, call));
-        let (ping, status) = tokio::join!(ping, status);
+        let (ping, status, greeting) = tokio::join!(ping, status, greeting(record, begun + PROBE_LIMIT));
         let (ping, status) = (ping.unwrap_or_else(|_| Err(silent(record))), status.unwrap_or_else(|_| Err(silent(record))));
         let manager = match (&ping, &status) {
             (Ok(()), _) | (_, Ok(_)) => Probe::Answers,
@@ -112,15 +114,24 @@ impl Observer {
                 _ => Probe::Answers,
             },
         };
-        let mysql = match &status {
-            Ok(_) => Probe::Answers,
-            Err(error) if error.kind == TabletErrorKind::MysqlDown => {
-                Probe::Fails { class: FailureClass::Refused, words: error.message.clone() }
-            }
-            Err(error) => Probe::CannotTell(error.message.clone()),
-        };
+        // Its own tablet manager's word goes before ours where it says that it works; else what we hear ourselves.
+        let mysql = if status.is_ok() { Probe::Answers } else { greeting };
         let writable = status.ok().map(|status| !status.read_only && !status.super_read_only);
         Observation { manager, mysql, writable, took: begun.elapsed() }
+    }
+}
+
+/// What its MySQL says to somebody who connects.
+async fn greeting(record: &Tablet, deadline: Instant) -> Probe {
+    let port = u16::try_from(record.mysql_port).ok().filter(|port| *port > 0 && !record.mysql_hostname.is_empty());
+    let Some(port) = port else { return Probe::CannotTell("its record does not say where its MySQL is".to_owned()) };
+    let fails = |class, words: &str| Probe::Fails { class, words: words.to_owned() };
+    match knock(&MysqlAddress::Tcp { host: record.mysql_hostname.clone(), port }, deadline).await {
+        Greeting::Greeted => Probe::Answers,
+        Greeting::TooManyConnections => fails(FailureClass::TooManyConnections, "it takes no further connection"),
+        Greeting::Refused => fails(FailureClass::Refused, "its host refuses the connection"),
+        Greeting::Silent => fails(FailureClass::Silent, &format!("no greeting within {PROBE_LIMIT:?}")),
+        Greeting::CannotTell(words) => Probe::CannotTell(words),
     }
 }
 

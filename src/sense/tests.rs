@@ -83,4 +83,3 @@ async fn the_newest_term_names_the_primary_also_while_the_shard_record_lags() {
         assert_eq!(declared.tablets.len(), 3);
     }
 }
-
