@@ -170,7 +170,7 @@ fn freeze_mysqld(world: &Arc<World>, host: usize, thawed_after: Duration) {
         if mysqld.process != Process::Running {
             return;
         }
-        mysqld.process = Process::Frozen;
+        (mysqld.process, mysqld.frozen_at) = (Process::Frozen, Instant::now());
     }
     later(world, thawed_after, move |world| {
         world.note(format!("mysqld of {} goes on", world.alias(host)));
@@ -260,6 +260,9 @@ fn seat(world: &Arc<World>, node: Node, process: Process, back_after: Duration) 
     if seat != Process::Running {
         return;
     }
+    if process == Process::Dead {
+        super::electors::die(world, node);
+    }
     later(world, back_after, move |world| {
         world.note(format!("{node:?} is back"));
         super::electors::back(world, node, process);
@@ -268,7 +271,3 @@ fn seat(world: &Arc<World>, node: Node, process: Process, back_after: Duration) 
 
 /// Long enough for every fault to be over.
 pub const OVER: Duration = Duration::from_secs(31);
-
-pub fn now() -> Instant {
-    Instant::now()
-}

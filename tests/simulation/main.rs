@@ -21,6 +21,7 @@ mod hands;
 mod manager;
 mod mysqld;
 mod net;
+mod pairs;
 mod person;
 mod remote;
 mod scenario;
@@ -28,6 +29,7 @@ mod settle;
 mod statements;
 mod status;
 mod store;
+mod stories;
 mod world;
 
 use faults::Fault;

@@ -60,6 +60,8 @@ pub struct Committed {
 pub struct Mysqld {
     pub index: usize,
     pub process: Process,
+    /// When it was frozen last.
+    pub frozen_at: Instant,
     /// Counts its starts.
     pub boot: u64,
     pub read_only: bool,
@@ -102,6 +104,7 @@ impl Mysqld {
         Self {
             index,
             process: Process::Running,
+            frozen_at: Instant::now(),
             boot: 1,
             read_only: true,
             super_read_only: true,

@@ -203,21 +203,20 @@ async fn stop_and_status(handler: Handler, mode: StopReplicationMode) -> Answer<
     Ok(StopReplicationStatus { before: Some(before), after: Some(after) })
 }
 
-/// What a host hears from another's mysqld.
+/// What one node hears from a host's mysqld; it never ends where nothing is heard.
+pub async fn knock(world: &Arc<World>, from: Node, host: usize) -> Greeting {
+    let there = Node::Host(host);
+    world.travel(from, there).await;
+    let refused = world.lock().hosts[host].mysqld.process == Process::Dead;
+    if !refused {
+        world.until(|state| state.hosts[host].mysqld.process != Process::Frozen).await;
+    }
+    world.travel(there, from).await;
+    if refused { Greeting::Refused } else { Greeting::Greeted }
+}
+
 async fn listen(handler: Handler, of: usize, wait: Duration) -> Answer<Greeting> {
-    let (world, here, there) = (handler.world.clone(), Node::Host(handler.host), Node::Host(of));
-    let heard = async {
-        world.travel(here, there).await;
-        let refused = {
-            let state = world.lock();
-            state.hosts[of].mysqld.process == Process::Dead
-        };
-        if !refused {
-            world.until(|state| state.hosts[of].mysqld.process != Process::Frozen).await;
-        }
-        world.travel(there, here).await;
-        if refused { Greeting::Refused } else { Greeting::Greeted }
-    };
+    let heard = knock(&handler.world, Node::Host(handler.host), of);
     Ok(timeout_at(Instant::now() + wait, heard).await.unwrap_or(Greeting::Silent))
 }
 
@@ -233,7 +232,16 @@ impl TabletManager for Remote {
 
     async fn full_status(&self, tablet: &Tablet, call: Call) -> Result<FullStatus, TabletError> {
         let work = handler!(handler, {
-            handler.sql(|_| ()).await?;
+            // An agent does not wait for a server that is silent.
+            let silence = status::silence(&handler.world.lock(), handler.host);
+            if let Some(words) = silence {
+                return failed(Code::Unavailable, words);
+            }
+            let read = handler.sql(|_| ());
+            tokio::select! {
+                done = read => done?,
+                words = status::falls_silent(&handler) => return failed(Code::Unavailable, words),
+            }
             Ok(status::full(&handler.world.lock(), handler.host))
         });
         self.call(tablet, "FullStatus", String::new(), call, work).await

@@ -11,14 +11,14 @@ use vtelector::{
         replicationdata::{Configuration, FullStatus, Status},
         topodata::TabletType,
     },
-    tablet::{HealthStream, TabletError},
+    tablet::{HealthStream, MYSQLD_SILENT, TabletError},
     topo::TabletAlias,
 };
 
 use super::{
     actions::primary_status,
     gtid::uuid,
-    manager::Flavour,
+    manager::{Flavour, Handler},
     mysqld::{Io, Process},
     net::Node,
     remote::{Remote, pause},
@@ -28,6 +28,9 @@ use super::{
 const STOPPED: i32 = 1;
 const CONNECTING: i32 = 2;
 const RUNNING: i32 = 3;
+
+/// An agent calls its server silent after that.
+const PULSE: Duration = Duration::from_millis(400);
 
 /// How often a health stream says that nothing is new.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(20);
@@ -101,13 +104,33 @@ pub fn full(state: &State, host: usize) -> FullStatus {
     }
 }
 
+/// What an agent says of a mysqld that does not answer; Vitess's tablet says nothing of it.
+pub fn silence(state: &State, host: usize) -> Option<String> {
+    let them = &state.hosts[host];
+    match (them.manager.flavour, them.mysqld.process) {
+        (Flavour::Agent, Process::Dead) => Some("mysqld does not answer: connection refused (errno 2002) (sqlstate HY000)".to_owned()),
+        (Flavour::Agent, Process::Frozen) if them.mysqld.frozen_at.elapsed() >= PULSE => {
+            Some(format!("{MYSQLD_SILENT}: no answer for 300ms (errno 2013) (sqlstate HY000)"))
+        }
+        _ => None,
+    }
+}
+
+pub async fn falls_silent(handler: &Handler) -> String {
+    let host = handler.host;
+    if handler.flavour() == Flavour::Vttablet {
+        return std::future::pending().await;
+    }
+    handler.world.until(|state| silence(state, host).is_some()).await;
+    silence(&handler.world.lock(), host).unwrap_or_default()
+}
+
 fn health_now(state: &State, host: usize, keyspace: &str, shard: &str) -> StreamHealthResponse {
     let them = &state.hosts[host];
     let manager = &them.manager;
-    // Vitess's tablet says nothing of a dead MySQL here, ours does at once.
-    let down = manager.flavour == Flavour::Agent && manager.mysql_down;
     let is_primary = manager.tablet_type == TabletType::Primary;
-    let health_error = if down { "mysqld does not answer: connection refused (errno 2002) (sqlstate HY000)" } else { "" };
+    let health_error = silence(state, host).unwrap_or_default();
+    let down = !health_error.is_empty();
     StreamHealthResponse {
         target: Some(Target {
             keyspace: keyspace.to_owned(),
@@ -117,7 +140,7 @@ fn health_now(state: &State, host: usize, keyspace: &str, shard: &str) -> Stream
         }),
         serving: manager.serving && !down && (!is_primary || !them.mysqld.read_only),
         primary_term_start_timestamp: if is_primary { manager.term.map_or(0, |term| term.seconds) } else { 0 },
-        realtime_stats: Some(RealtimeStats { health_error: health_error.to_owned(), ..RealtimeStats::default() }),
+        realtime_stats: Some(RealtimeStats { health_error, ..RealtimeStats::default() }),
         tablet_alias: Some((&them.alias).into()),
     }
 }

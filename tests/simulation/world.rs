@@ -21,6 +21,7 @@ use vtelector::{
 use super::{
     check::Violation,
     diary::Diary,
+    electors::Seated,
     gtid::Pos,
     manager::{Flavour, Manager},
     mysqld::{Mysqld, Process},
@@ -111,6 +112,7 @@ pub struct World {
     ticks: watch::Sender<u64>,
     /// Everything that goes on by itself; ended with the world.
     tasks: Mutex<Vec<AbortHandle>>,
+    electors: Mutex<BTreeMap<Node, Seated>>,
 }
 
 impl World {
@@ -153,6 +155,7 @@ impl World {
             state: Mutex::new(state),
             ticks: watch::Sender::new(0),
             tasks: Mutex::default(),
+            electors: Mutex::default(),
         });
         world.declare().await;
         let (ticker, guards) = (Arc::downgrade(&world), world.shape.tablets);
@@ -226,7 +229,14 @@ impl World {
         self.tasks.lock().unwrap().push(tokio::spawn(task).abort_handle());
     }
 
+    /// The electors that sit in the world.
+    pub fn electors(&self) -> MutexGuard<'_, BTreeMap<Node, Seated>> {
+        self.electors.lock().unwrap()
+    }
+
     pub fn end(&self) {
+        let electors = std::mem::take(&mut *self.electors());
+        drop(electors);
         self.tasks.lock().unwrap().drain(..).for_each(|task| task.abort());
     }
 
