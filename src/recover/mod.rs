@@ -6,7 +6,9 @@ pub mod decide;
 mod elector;
 mod gate;
 mod memory;
+pub mod publication;
 mod supervisor;
+pub mod traffic;
 #[cfg(test)]
 mod tests;
 

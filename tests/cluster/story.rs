@@ -9,7 +9,7 @@ use vtelector::mysql::GtidSet;
 use super::{Ack, Fault, Move, SandboxError, Shape, TabletAlias, TestCluster, Writers, eventually, second_writers, writes_on};
 
 /// A killed server recovers, a blank one copies everything, before it is as it must be.
-const RETURN_LIMIT: Duration = Duration::from_secs(60);
+const RETURN_LIMIT: Duration = Duration::from_secs(12);
 
 /// How an old primary came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +88,13 @@ impl Story {
     /// Waits for another primary that takes writes.
     pub async fn see_failover(&mut self, what: &str, called: Instant) -> Move {
         let from = self.primary.clone();
-        let to = eventually(&format!("another primary after {what}"), RETURN_LIMIT, async || {
-            match self.test.declared_primary().await? {
-                Some(now) if now != from => Ok(now),
-                _ => Err(SandboxError::Wrong(vec![format!("{from} is still the primary")])),
-            }
-        });
-        let to = to.await.unwrap();
+        let what = format!("another primary after {what}");
+        let to = eventually(&what, RETURN_LIMIT, async || match self.test.declared_primary().await? {
+            Some(now) if now != from => Ok(now),
+            _ => Err(SandboxError::Wrong(vec![format!("{from} is still the primary")])),
+        })
+        .await
+        .unwrap();
         let change = Move { from, to: to.clone(), called, answered: Instant::now() };
         self.moves.push(change.clone());
         self.primary = to;
