@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 
 use crate::topo::ShardId;
 
@@ -39,7 +37,8 @@ impl SenseMetrics {
             "Asking a tablet everything, under VTOrc's name; what VTOrc calls Backend does not exist here",
             &["action"],
         )?;
-        let gauges = |name: &str, help: &str, labels: &[&str]| register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?);
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?);
         let count = |name: &str, help: &str| register(registry, IntCounter::new(name, help)?);
         let age = HistogramOpts::new(
             "vtelector_evidence_age_seconds",
@@ -111,7 +110,6 @@ impl SenseMetrics {
         }
     }
 }
-
 
 fn register<T: Collector + Clone + 'static>(registry: &Registry, metric: T) -> Result<T, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;

@@ -86,7 +86,9 @@ fn failure(error: MysqlError) -> DirectFailure {
         MysqlError::Lost { .. } => FailureClass::Closed,
         MysqlError::Unreachable { reason, .. } if reason.contains(NO_GREETING) => FailureClass::Silent,
         MysqlError::Unreachable { reason, .. } if reason.contains("refused") => FailureClass::Refused,
-        MysqlError::Unreachable { reason, .. } if ["closed", "reset", "broken pipe"].iter().any(|w| reason.to_lowercase().contains(w)) => {
+        MysqlError::Unreachable { reason, .. }
+            if ["closed", "reset", "broken pipe"].iter().any(|w| reason.to_lowercase().contains(w)) =>
+        {
             FailureClass::Closed
         }
         MysqlError::Unreachable { .. } => FailureClass::Silent,

@@ -172,9 +172,8 @@ fn keyspace_facts(name: &str, record: Option<&topodata::Keyspace>, reading: &Rea
     let extra = reading.extra.get(name).copied().unwrap_or_default();
     let named = policy(&record.durability_policy).map_err(|error| error.to_string());
     KeyspaceFacts {
-        policy: named.and_then(|base| {
-            with_extra(base, extra, reading.regions.clone(), Enforced::No).map_err(|error| error.to_string())
-        }),
+        policy: named
+            .and_then(|base| with_extra(base, extra, reading.regions.clone(), Enforced::No).map_err(|error| error.to_string())),
         policy_unset: record.durability_policy.is_empty(),
         is_snapshot: record.keyspace_type() == KeyspaceType::Snapshot,
         emergency_disabled: record.vtorc_state.as_ref().is_some_and(|state| state.disable_emergency_reparent),

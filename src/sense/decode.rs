@@ -186,9 +186,8 @@ mod tests {
 
     #[test]
     fn what_was_received_counts_before_it_is_applied() {
-        let all = |executed: &str, received: &str| {
-            Decoder::default().next(replica(executed, received)).has.map(|set| set.to_string())
-        };
+        let all =
+            |executed: &str, received: &str| Decoder::default().next(replica(executed, received)).has.map(|set| set.to_string());
         assert_eq!(all(&format!("MySQL56/{U}:1-5"), &format!("MySQL56/{U}:4-9")), Ok(format!("{U}:1-9")));
         assert_eq!(all(&format!("MySQL56/{U}:1-5"), ""), Ok(format!("{U}:1-5")));
         assert_eq!(all("MySQL56/", ""), Ok(String::new()));

@@ -72,11 +72,8 @@ impl Senses {
         let watcher = Watcher::start(topo, &stop);
         let (publish, names) = watch::channel(Arc::default());
         let shards = Arc::new(RwLock::default());
-        let reading = Reading {
-            watched: settings.watched.clone(),
-            extra: settings.durability_extra.clone(),
-            regions: BTreeMap::new(),
-        };
+        let reading =
+            Reading { watched: settings.watched.clone(), extra: settings.durability_extra.clone(), regions: BTreeMap::new() };
         let world = Arc::new(World::new(tablets, direct, metrics, settings, &stop));
         let curator = Curator {
             world: world.clone(),
@@ -196,7 +193,9 @@ impl Curator {
         }
         match self.topo.cells_aliases().await {
             Ok(aliases) => {
-                let cells = aliases.into_iter().flat_map(|(region, alias)| alias.cells.into_iter().map(move |cell| (cell, region.clone())));
+                let cells = aliases
+                    .into_iter()
+                    .flat_map(|(region, alias)| alias.cells.into_iter().map(move |cell| (cell, region.clone())));
                 self.reading.regions = cells.collect();
             }
             Err(error) => tracing::warn!(%error, "the regions of cells are unknown: each cell counts as one of its own"),

@@ -316,7 +316,8 @@ impl State {
 
     /// Whether everybody has just been looked at for the first time.
     fn first_look(&mut self) -> bool {
-        let complete = !self.looked && self.listed && self.gaps.global.is_none() && self.tablets.values().all(|tablet| tablet.asked);
+        let complete =
+            !self.looked && self.listed && self.gaps.global.is_none() && self.tablets.values().all(|tablet| tablet.asked);
         self.looked |= complete;
         complete
     }

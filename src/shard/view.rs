@@ -1,10 +1,6 @@
 //! The view that diagnosis and decisions rest on.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Channel, Replication, TabletStatus};
 use crate::{
