@@ -1,12 +1,14 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod peers;
 mod recover;
 mod sense;
 
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
@@ -40,6 +42,8 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Several electors.
+    pub peers: PeerMetrics,
     /// Watching tablets.
     pub sense: SenseMetrics,
     /// Problems and recoveries.
@@ -121,6 +125,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
             registry,

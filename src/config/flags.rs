@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, FenceArgs, GoDuration};
+use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,12 +107,18 @@ pub struct ServeArgs {
     /// Let in clients without TLS as well
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     pub grpc_enable_optional_tls: bool,
+    /// The other electors.
+    #[command(flatten)]
+    pub peers: PeerArgs,
     /// TLS towards tablets.
     #[command(flatten)]
     pub tablet_tls: TabletTlsArgs,
     /// What the elector does by itself.
     #[command(flatten)]
     pub elector: ElectorArgs,
+    /// Limits of anti-flapping.
+    #[command(flatten)]
+    pub flap: FlapArgs,
     /// How long a reparent waits for replicas where the request does not say
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Reparents")]
     pub wait_replicas_timeout: GoDuration,

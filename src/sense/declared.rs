@@ -47,6 +47,15 @@ impl Watched {
         Ok(())
     }
 
+    /// The keyspaces, shards and key ranges as they were named; empty = all.
+    pub fn clusters(&self) -> BTreeSet<String> {
+        let named = |cluster: &Cluster| match &cluster.shard {
+            None => cluster.keyspace.clone(),
+            Some(shard) => format!("{}/{shard}", cluster.keyspace),
+        };
+        self.clusters.iter().map(named).collect()
+    }
+
     /// Whether the tablets of a shard are watched.
     pub fn includes(&self, shard: &ShardId) -> bool {
         self.clusters.is_empty() || self.clusters.iter().any(|cluster| cluster.includes(shard))

@@ -9,6 +9,7 @@ mod errant;
 mod etcd;
 mod fake;
 mod faults;
+mod observe;
 mod process;
 mod records;
 mod reparents;

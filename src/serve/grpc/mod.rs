@@ -6,6 +6,7 @@ mod errant;
 mod guard;
 mod input;
 mod keyspaces;
+mod observe;
 mod path;
 mod refusal;
 mod reparent;
@@ -29,6 +30,7 @@ use crate::{
     config::Settings,
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
+    peers::Observer,
     reparent::Hands,
     sense::Senses,
     tablet::{Call, TabletManager},
@@ -76,6 +78,7 @@ pub struct Context {
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
     senses: Arc<Senses>,
+    observer: Arc<Observer>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -103,6 +106,7 @@ impl Context {
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
             senses,
+            observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
