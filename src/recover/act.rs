@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::{
     decide::Action,
     gate::gate,
+    publication::verify_publication,
     supervisor::{Supervisor, Suspicion},
+    traffic::traffic_in_the_way,
 };
 use crate::{
     diagnose::{Ground, Problem, Remedy, Repair},
@@ -25,6 +27,11 @@ const REREAD_LIMIT: Duration = Duration::from_millis(300);
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 /// Under a policy without acknowledgements a primary's port has to refuse connections for that long (safety rules, section 2).
 const REFUSED_FOR: Duration = Duration::from_millis(200);
+/// After a promotion, how long the shard record may take to name the new primary before that is reported.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to find out whether a workflow switches traffic.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(2);
+
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -143,6 +150,9 @@ impl Supervisor {
         to: Option<TabletAlias>,
         then_emergency: bool,
     ) -> (Ended, Option<Outcome>) {
+        if let Some(what) = self.traffic(view, then_emergency).await {
+            return (Ended::Failed(format!("a planned move waits for {what}")), None);
+        }
         let live = self.context.live();
         let wish = Planned {
             avoid_primary: to.is_none().then(|| view.primary().cloned()).flatten(),
@@ -190,12 +200,34 @@ impl Supervisor {
 
     async fn after_promotion(&self, outcome: Outcome) -> (Ended, Option<Outcome>) {
         let ended = match &outcome.result {
-            Ok(promoted) if promoted.promoted().is_some() => Ended::Done,
+            Ok(promoted) if promoted.promoted().is_some() => {
+                self.see_published(&promoted.primary).await;
+                Ended::Done
+            }
             Ok(_) => Ended::NotDue("there was nothing to do".to_owned()),
             Err(ReparentError::NotDue { reason, .. }) => Ended::NotDue(reason.clone()),
             Err(error) => Ended::Failed(error.to_string()),
         };
         (ended, Some(outcome))
+    }
+
+    /// vtgate finds the primary by the shard record: until it names the new one, the failover is not over.
+    async fn see_published(&self, primary: &TabletAlias) {
+        if let Err(error) = verify_publication(&self.context.hands.topo, &self.shard, primary, PUBLISHED_WITHIN).await {
+            tracing::warn!(shard = %self.shard, %error, "the new primary is not published");
+        }
+    }
+
+    /// Which workflow a planned move has to wait for; `None` = there is none. A primary that should be left at any price does not have
+    /// to say so.
+    async fn traffic(&self, view: &ShardView, leaves_anyway: bool) -> Option<String> {
+        let primary = view.primary().and_then(|alias| view.tablets.get(alias))?;
+        let (topo, tablets) = (&self.context.hands.topo, &self.context.hands.tablets);
+        match traffic_in_the_way(topo, tablets, &self.shard, &primary.record, TRAFFIC_LIMIT).await {
+            Ok(found) => found,
+            Err(_) if leaves_anyway => None,
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     fn measure(&self, suspicion: Suspicion, decided: Instant, outcome: &Outcome) {

@@ -19,14 +19,14 @@ use crate::{
 pub struct ElectorSettings {
     /// How tablets are watched.
     pub sense: SenseSettings,
-    /// Connections of our own to primaries' MySQL, where there is an account.
-    pub direct: Option<Arc<dyn DirectMysql>>,
     /// Who we are among the electors.
     pub peers: PeerSettings,
     /// How the other electors are asked.
     pub ask: Arc<dyn Ask>,
     /// How tablets are looked at when a quorum is asked for.
     pub observer: Arc<Observer>,
+    /// How primaries' MySQL servers are asked directly, where an account for that was given.
+    pub direct: Option<Arc<dyn DirectMysql>>,
     /// What may change later.
     pub live: watch::Receiver<Arc<Live>>,
     /// Where the ledger takes the time from.
@@ -51,7 +51,7 @@ impl Elector {
     /// Starts it; ends with `stop`.
     pub fn start(hands: Hands, metrics: Arc<Metrics>, settings: ElectorSettings, stop: &CancellationToken) -> Self {
         let stop = stop.child_token();
-        let ElectorSettings { sense, direct, peers, ask, observer, live, clock } = settings;
+        let ElectorSettings { sense, peers, ask, observer, direct, live, clock } = settings;
         let ledger = Ledger::start(&hands.topo, &hands.settings.ledger_root, &hands.settings.who, clock, &stop);
         let peers = Peers::start(&hands.topo, observer, ask, peers, metrics.peers.clone(), &stop);
         let (topo, tablets) = (&hands.topo, hands.tablets.clone());

@@ -154,10 +154,10 @@ fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSetti
     };
     ElectorSettings {
         sense,
-        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
         peers,
         ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
         observer: parts.observer.clone(),
+        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
         live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
         clock: Clock::of_this_machine(),
     }

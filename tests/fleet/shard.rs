@@ -149,7 +149,7 @@ impl Shard {
 /// Addresses of a shard's MySQL servers.
 pub struct Hosts<'a> {
     pub port: i32,
-    pub host: &'a dyn Fn(usize) -> String,
+    pub host: &'a (dyn Fn(usize) -> String + Sync),
 }
 
 /// The calls of a tablet manager.
