@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     durability::Policy,
-    shard::{TabletStatus, TabletView},
+    shard::{Link, TabletStatus, TabletView},
     topo::TabletAlias,
 };
 
