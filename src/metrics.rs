@@ -1,16 +1,20 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod peers;
 mod recover;
+mod sense;
 
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
 pub use recover::{Phase, RecoverMetrics};
+pub use sense::SenseMetrics;
 
 use crate::{
     reparent::{Operation, Step},
@@ -38,6 +42,10 @@ pub struct Metrics {
     grpc_in_flight: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Several electors.
+    pub peers: PeerMetrics,
+    /// Watching tablets.
+    pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
 }
@@ -117,6 +125,8 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            peers: PeerMetrics::new(&registry)?,
+            sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
             registry,
         };

@@ -82,7 +82,7 @@ impl Ear {
 }
 
 /// Connects, reads the first packet, and hangs up.
-pub(super) async fn knock(address: &MysqlAddress, deadline: Instant) -> Greeting {
+pub(crate) async fn knock(address: &MysqlAddress, deadline: Instant) -> Greeting {
     let mut closed = false;
     loop {
         let heard = timeout_at(deadline, first_packet(address)).await;

@@ -39,6 +39,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::hear::knock;
 use self::{door::Door, fence::Fence, hear::Ear, state::LocalState};
 pub use self::{
     error::AgentError,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, FenceArgs, GoDuration};
+use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,22 +107,31 @@ pub struct ServeArgs {
     /// Let in clients without TLS as well
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     pub grpc_enable_optional_tls: bool,
+    /// The other electors.
+    #[command(flatten)]
+    pub peers: PeerArgs,
     /// TLS towards tablets.
     #[command(flatten)]
     pub tablet_tls: TabletTlsArgs,
     /// What the elector does by itself.
     #[command(flatten)]
     pub elector: ElectorArgs,
+    /// Limits of anti-flapping.
+    #[command(flatten)]
+    pub flap: FlapArgs,
     /// How long a reparent waits for replicas where the request does not say
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Reparents")]
     pub wait_replicas_timeout: GoDuration,
     /// The account that fences MySQL servers directly.
     #[command(flatten)]
     pub fence: FenceArgs,
-    /// How often each tablet is looked at
-    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Watching")]
+    /// How often each tablet is asked everything
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Watching")]
     pub instance_poll_time: GoDuration,
-    /// Only tablets of these cells are looked at; all when left out
+    /// How often each primary is asked whether it lives; less often where there are more than 4000 for each second of it
+    #[arg(long, value_name = "DURATION", default_value = "250ms", help_heading = "Watching")]
+    pub primary_liveness_interval: GoDuration,
+    /// Only shards with a tablet in these cells are looked at, with all their tablets; all when left out
     #[arg(long, value_name = "CELL,...", value_delimiter = ',', help_heading = "Watching")]
     pub cells_to_watch: Vec<String>,
     /// Only tablets of these keyspaces, shards or key ranges are looked at; all when left out

@@ -4,8 +4,10 @@ mod argv;
 mod duration;
 mod elector;
 mod flags;
+mod flap;
 mod foreign;
 mod mysql;
+mod peers;
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +20,16 @@ pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
+pub use flap::FlapArgs;
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
+pub use peers::PeerArgs;
 
 use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
+    ledger::FlapRules,
     mysql::fence::FenceAccount,
+    peers::PeerTls,
     sense::Watched,
     tablet::TabletTls,
     topo::{NameError, ShardId, TopoSettings, TopoTls, check_cell},
@@ -108,6 +114,10 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
+    /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
+    pub advertise: Option<(String, Option<u16>)>,
+    /// TLS towards the other electors.
+    pub peer_tls: Option<PeerTls>,
     /// TLS towards tablets; none when the certificates' authority is not given.
     pub tablet_tls: Option<TabletTls>,
     /// Limit of one call to a tablet.
@@ -124,10 +134,14 @@ pub struct Settings {
     pub rules: Rules,
     /// Root of our journal in the global etcd.
     pub ledger_root: String,
+    /// How often a shard may have an automatic promotion.
+    pub flap: FlapRules,
     /// The account that fences MySQL servers directly; without one that is off.
     pub fence: Option<FenceAccount>,
-    /// How often each tablet is looked at.
+    /// How often each tablet is asked everything.
     pub instance_poll_time: Duration,
+    /// How often each primary is asked whether it lives.
+    pub primary_liveness_interval: Duration,
     /// Which tablets are looked at.
     pub watched: Watched,
     /// After SIGTERM, how long running reparents may take to end.
@@ -156,17 +170,26 @@ impl TryFrom<&ServeArgs> for Settings {
             return Err(ConfigError::new("grpc-enable-optional-tls", true, "a port with TLS takes nothing else here", remedy));
         }
         let lock_timeout = at_least("lock-timeout", args.topo.lock_timeout, Duration::from_millis(100))?;
+        let grpc_tls = server_tls(&args.server_tls)?;
         Ok(Self {
             cell: args.cell.clone(),
             http,
             grpc,
-            grpc_tls: server_tls(&args.server_tls)?,
+            advertise: args.peers.address()?,
+            peer_tls: args.peers.tls(grpc_tls.as_ref())?,
+            grpc_tls,
             tablet_tls: tablet_tls(&args.tablet_tls)?,
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
+            flap: args.flap.rules()?,
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
+            primary_liveness_interval: at_least(
+                "primary-liveness-interval",
+                args.primary_liveness_interval,
+                Duration::from_millis(50),
+            )?,
             watched: watched(args)?,
             rules: args.elector.rules()?,
             elector: args.elector.clone(),

@@ -8,6 +8,8 @@
 //! From whom the tablet replicates does not matter: the rule is the same for one with the wrong source, with none, and for a former
 //! primary.
 
+use std::sync::Arc;
+
 use crate::{
     mysql::{GtidSet, ServerUuid},
     topo::TabletAlias,
@@ -28,7 +30,7 @@ pub struct PrimaryFacts {
     /// Its server UUID.
     pub uuid: Option<ServerUuid>,
     /// What it has executed.
-    pub executed: GtidSet,
+    pub executed: Arc<GtidSet>,
     /// Why it is no primary in fact, whatever the topology says; such as `it is read-only`.
     pub not_acting: Option<&'static str>,
     /// Whether commits of its clients wait for an acknowledgement, read before `executed`. `None` = not asked, or no answer.
@@ -162,7 +164,7 @@ mod tests {
     /// A primary with UUID P that holds `executed`; nobody waits there.
     fn primary(executed: &str) -> PrimaryFacts {
         let uuid = Some(P.parse().unwrap());
-        PrimaryFacts { uuid, executed: set(executed), not_acting: None, commits_wait: Some(false) }
+        PrimaryFacts { uuid, executed: set(executed).into(), not_acting: None, commits_wait: Some(false) }
     }
 
     /// Looks at one tablet again and again, as the watch does.

@@ -11,10 +11,13 @@ const UNKNOWN_SYSTEM_VARIABLE: u32 = 1193;
 
 pub(super) const STOP_IO: &str = "STOP REPLICA IO_THREAD";
 pub(super) const START_IO: &str = "START REPLICA IO_THREAD";
+pub(super) const START_REPLICA: &str = "START REPLICA";
+pub(super) const START_SQL: &str = "START REPLICA SQL_THREAD";
 /// Throws every client out that is no administrator, and lets none in.
 pub(super) const SET_OFFLINE: &str = "SET GLOBAL offline_mode = ON";
 /// Lifts that fence.
 pub(super) const SET_ONLINE: &str = "SET GLOBAL offline_mode = OFF";
+pub(super) const IS_OFFLINE: &str = "SELECT @@global.offline_mode";
 pub(super) const SET_SUPER_READ_ONLY: &str = "SET GLOBAL super_read_only = ON";
 pub(super) const IS_SUPER_READ_ONLY: &str = "SELECT @@global.super_read_only";
 pub(super) const CLOCK: &str = "SELECT UTC_TIMESTAMP(6)";

@@ -108,6 +108,22 @@ impl Run {
         }
     }
 
+    /// The semi-sync settings of a tablet that is primary, or is made writable: read, and put right.
+    pub async fn repair_semi_sync(&mut self, declared: &Declared, alias: &TabletAlias) -> Result<(), ReparentError> {
+        let Some(tablet) = declared.tablet(alias) else { return Ok(()) };
+        let settings = semi_sync_settings(&*self.hands.tablets, tablet, self.short()).await;
+        self.check_semi_sync(declared, alias, tablet, settings).await
+    }
+
+    /// Whether those settings are right as they stand.
+    pub async fn semi_sync_is_right(&self, declared: &Declared, alias: &TabletAlias) -> Result<bool, ReparentError> {
+        let Some(tablet) = declared.tablet(alias) else { return Ok(true) };
+        let needed = declared.policy.acks_needed(&declared.member(alias));
+        let settings = semi_sync_settings(&*self.hands.tablets, tablet, self.short()).await;
+        let settings = settings.map_err(|source| ReparentError::TabletUnreachable { source })?;
+        Ok(settings.is_some_and(|settings| settings.repair(needed).is_none()))
+    }
+
     async fn check_semi_sync(
         &mut self,
         declared: &Declared,

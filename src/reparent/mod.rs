@@ -15,6 +15,7 @@ mod observed;
 mod plan;
 mod planned;
 mod preview;
+mod repair;
 mod resume;
 mod run;
 mod step;
@@ -34,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use decision::{Decision, ProofLine, TabletDecision};
 pub use error::{Aftermath, FailedStep, ReparentError};
+pub use repair::{Refusal, RepairEnd, RepairError, RepairOutcome};
 pub(crate) use resume::promotion_under_way;
 pub use step::{DieAt, DieAtError, Edge, Step};
 
@@ -206,6 +208,7 @@ enum Work {
     Planned(Planned),
     Initial(Planned),
     Emergency(Emergency),
+    TakeOver { from: TabletAlias, to: TabletAlias },
     PlannedPreview(Planned),
     EmergencyPreview(Emergency),
 }
@@ -213,7 +216,7 @@ enum Work {
 impl Work {
     fn operation(&self) -> Operation {
         match self {
-            Self::Planned(_) | Self::Initial(_) | Self::PlannedPreview(_) => Operation::Planned,
+            Self::Planned(_) | Self::Initial(_) | Self::TakeOver { .. } | Self::PlannedPreview(_) => Operation::Planned,
             Self::Emergency(_) | Self::EmergencyPreview(_) => Operation::Emergency,
         }
     }
@@ -227,6 +230,7 @@ impl Work {
             Self::Planned(request) => planned::planned(run, request, false).await,
             Self::Initial(request) => planned::planned(run, request, true).await,
             Self::Emergency(request) => emergency::emergency(run, request).await,
+            Self::TakeOver { from, to } => repair::take_over(run, &from, &to).await,
             Self::PlannedPreview(request) => planned::preview(run, &request).await,
             Self::EmergencyPreview(request) => emergency::preview(run, &request).await,
         }
@@ -311,6 +315,12 @@ impl Hands {
     /// [`Hands::emergency`], unless `gate` says under the lock that it is not due any more ([`ReparentError::NotDue`]).
     pub async fn emergency_if(&self, shard: &ShardId, request: Emergency, gate: Gate) -> Outcome {
         self.own(shard, Work::Emergency(request), Some(gate)).await
+    }
+
+    /// Moves the primary from the tablet that works to the one that the topology declares, unless `gate` says under the lock that it is not
+    /// due any more. Never two writers: the topology is told first that `from` is the primary, then it moves as in [`Hands::planned`].
+    pub async fn take_over_if(&self, shard: &ShardId, from: &TabletAlias, to: &TabletAlias, gate: Gate) -> Outcome {
+        self.own(shard, Work::TakeOver { from: from.clone(), to: to.clone() }, Some(gate)).await
     }
 
     /// What [`Hands::planned`] would do now and why: reads only, no lock. The decision is in [`Outcome::decision`].

@@ -1,4 +1,4 @@
-//! What is to be looked at, and against whom: the part of the declared world that sensors need.
+//! What is declared of each watched shard: the topology's records in the words of a view.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,18 +6,21 @@ use std::{
 };
 
 use crate::{
-    diagnose::errant::{DeclaredPrimary, Unknown},
-    pb::{
-        topodata::{Tablet, TabletType},
-        vttime,
+    diagnose::{
+        errant::{DeclaredPrimary, Unknown},
+        traffic,
     },
+    durability::{Enforced, Extra, policy, with_extra},
+    pb::topodata::{self, KeyspaceType, Tablet},
+    shard::{KeyspaceFacts, ShardFacts, newest_primary, term},
     topo::{Freshness, NameError, ShardId, Snapshot, TabletAlias, check_name, key_range, key_range_contains},
 };
 
-/// Which tablets are watched: `--cells-to-watch` and `--clusters-to-watch`. Empty = all.
+/// Which shards are watched: `--cells-to-watch` and `--clusters-to-watch`. Empty = all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watched {
-    /// Cells.
+    /// Shards with a tablet in one of these cells. All tablets of such a shard are watched, wherever they are: what is done about it
+    /// depends on them all.
     pub cells: BTreeSet<String>,
     clusters: Vec<Cluster>,
 }
@@ -47,13 +50,22 @@ impl Watched {
         Ok(())
     }
 
+    /// The keyspaces, shards and key ranges as they were named; empty = all.
+    pub fn clusters(&self) -> BTreeSet<String> {
+        let named = |cluster: &Cluster| match &cluster.shard {
+            None => cluster.keyspace.clone(),
+            Some(shard) => format!("{}/{shard}", cluster.keyspace),
+        };
+        self.clusters.iter().map(named).collect()
+    }
+
     /// Whether the tablets of a shard are watched.
     pub fn includes(&self, shard: &ShardId) -> bool {
         self.clusters.is_empty() || self.clusters.iter().any(|cluster| cluster.includes(shard))
     }
 
-    fn includes_cell(&self, cell: &str) -> bool {
-        self.cells.is_empty() || self.cells.contains(cell)
+    fn includes_one_of<'a>(&self, mut tablets: impl Iterator<Item = &'a TabletAlias>) -> bool {
+        self.cells.is_empty() || tablets.any(|alias| self.cells.contains(&alias.cell))
     }
 }
 
@@ -68,65 +80,107 @@ impl Cluster {
     }
 }
 
-/// Watched tablets and the primaries of their shards, at one moment.
-#[derive(Debug, Default)]
+/// What our settings say about declared things.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reading {
+    pub watched: Watched,
+    /// `--durability-extra`, by keyspace.
+    pub extra: BTreeMap<String, Extra>,
+    /// The region of each cell.
+    pub regions: BTreeMap<String, String>,
+}
+
+/// Watched shards at one moment.
+#[derive(Default)]
 pub(super) struct Declared {
-    /// Every watched tablet with its shard and record, and every primary of such a shard.
-    pub tablets: BTreeMap<TabletAlias, (ShardId, Arc<Tablet>)>,
-    primaries: BTreeMap<ShardId, DeclaredPrimary>,
-    unreadable: Option<String>,
+    pub shards: BTreeMap<ShardId, DeclaredShard>,
+    /// What could not be read.
+    pub gaps: Arc<Gaps>,
+}
+
+/// The parts of the topology that are not current.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Gaps {
+    pub cells: BTreeMap<String, String>,
+    pub global: Option<String>,
+}
+
+/// One shard.
+pub(super) struct DeclaredShard {
+    pub record: Option<ShardFacts>,
+    pub keyspace: KeyspaceFacts,
+    pub tablets: BTreeMap<TabletAlias, Arc<Tablet>>,
 }
 
 impl Declared {
-    pub fn of(snapshot: &Snapshot, watched: &Watched) -> Self {
-        let unreadable = match snapshot.global() {
-            Freshness::Current => None,
-            Freshness::Unreadable { reason, .. } => Some(reason.clone()),
-        };
-        let mut primaries: BTreeMap<ShardId, DeclaredPrimary> = BTreeMap::new();
-        for (shard, record) in snapshot.shards.iter().filter(|(shard, _)| watched.includes(shard)) {
-            if let Some(Ok(alias)) = record.primary_alias.as_ref().map(TabletAlias::try_from) {
-                let term = term(record.primary_term_start_time.as_ref());
-                primaries.insert(shard.clone(), DeclaredPrimary { alias, term });
-            }
-        }
-        let (mut tablets, mut elsewhere) = (BTreeMap::new(), BTreeMap::new());
+    pub fn of(snapshot: &Snapshot, reading: &Reading) -> Self {
+        let mut tablets: BTreeMap<(&str, &str), BTreeMap<TabletAlias, Arc<Tablet>>> = BTreeMap::new();
         for (alias, record) in snapshot.cells.values().flat_map(|cell| &cell.tablets) {
-            let shard = ShardId { keyspace: record.keyspace.clone(), shard: record.shard.clone() };
-            if !watched.includes(&shard) {
+            tablets.entry((&record.keyspace, &record.shard)).or_default().insert(alias.clone(), record.clone());
+        }
+        let mut keyspaces: BTreeMap<&str, KeyspaceFacts> = BTreeMap::new();
+        let mut shards = BTreeMap::new();
+        let unrecorded: Vec<ShardId> = (tablets.keys())
+            .map(|(keyspace, shard)| ShardId { keyspace: (*keyspace).to_owned(), shard: (*shard).to_owned() })
+            .filter(|id| !snapshot.shards.contains_key(id))
+            .collect();
+        for id in snapshot.shards.keys().chain(&unrecorded).filter(|id| reading.watched.includes(id)) {
+            let tablets = tablets.remove(&(id.keyspace.as_str(), id.shard.as_str())).unwrap_or_default();
+            let record = snapshot.shards.get(id).map(|record| shard_facts(record));
+            let named = record.iter().filter_map(|record| record.primary.as_ref());
+            if !reading.watched.includes_one_of(tablets.keys().chain(named)) {
                 continue;
             }
-            if record.r#type() == TabletType::Primary {
-                let own = DeclaredPrimary { alias: alias.clone(), term: term(record.primary_term_start_time.as_ref()) };
-                // A tablet's own record is written first when it is promoted; the shard record follows.
-                if primaries.get(&shard).is_none_or(|known| own.term > known.term) {
-                    primaries.insert(shard.clone(), own);
-                }
-            }
-            let place = if watched.includes_cell(&alias.cell) { &mut tablets } else { &mut elsewhere };
-            place.insert(alias.clone(), (shard, record.clone()));
+            let facts = || keyspace_facts(&id.keyspace, snapshot.keyspaces.get(&id.keyspace).map(|record| &**record), reading);
+            let keyspace = keyspaces.entry(&id.keyspace).or_insert_with(facts).clone();
+            shards.insert(id.clone(), DeclaredShard { record, keyspace, tablets });
         }
-        for primary in primaries.values() {
-            if let Some(found) = elsewhere.remove(&primary.alias) {
-                tablets.insert(primary.alias.clone(), found);
-            }
-        }
-        Self { tablets, primaries, unreadable }
-    }
-
-    pub fn primary_of(&self, shard: &ShardId) -> Result<&DeclaredPrimary, Unknown> {
-        match &self.unreadable {
-            // Somebody else may be primary by now.
-            Some(reason) => Err(Unknown::Topology(reason.clone())),
-            None => self.primaries.get(shard).ok_or(Unknown::NoPrimary),
-        }
-    }
-
-    pub fn record(&self, alias: &TabletAlias) -> Option<&Arc<Tablet>> {
-        self.tablets.get(alias).map(|(_, record)| record)
+        Self { shards, gaps: Arc::new(Gaps::of(snapshot)) }
     }
 }
 
-fn term(time: Option<&vttime::Time>) -> Option<(i64, i32)> {
-    time.map(|time| (time.seconds, time.nanoseconds))
+impl Gaps {
+    fn of(snapshot: &Snapshot) -> Self {
+        let reason = |freshness: &Freshness| match freshness {
+            Freshness::Current => None,
+            Freshness::Unreadable { reason, .. } => Some(reason.clone()),
+        };
+        let cells = snapshot.cells.iter().filter_map(|(cell, view)| Some((cell.clone(), reason(view.freshness())?)));
+        Self { cells: cells.collect(), global: reason(snapshot.global()) }
+    }
+}
+
+impl DeclaredShard {
+    /// Whom the records name: the newest term.
+    pub fn primary(&self) -> Result<DeclaredPrimary, Unknown> {
+        let tablets = self.tablets.iter().map(|(alias, record)| (alias, &**record));
+        let newest = newest_primary(self.record.as_ref(), tablets);
+        newest.map(|(term, alias)| DeclaredPrimary { alias: alias.clone(), term }).ok_or(Unknown::NoPrimary)
+    }
+}
+
+fn shard_facts(record: &topodata::Shard) -> ShardFacts {
+    let primary = record.primary_alias.as_ref().and_then(|alias| TabletAlias::try_from(alias).ok());
+    ShardFacts {
+        primary,
+        term: term(record.primary_term_start_time.as_ref()),
+        emergency_disabled: record.vtorc_state.as_ref().is_some_and(|state| state.disable_emergency_reparent),
+        traffic_switch: traffic::in_record(record),
+    }
+}
+
+fn keyspace_facts(name: &str, record: Option<&topodata::Keyspace>, reading: &Reading) -> KeyspaceFacts {
+    let Some(record) = record else {
+        let policy = Err(format!("there is no record of keyspace {name}"));
+        return KeyspaceFacts { policy, policy_unset: true, is_snapshot: false, emergency_disabled: false };
+    };
+    let extra = reading.extra.get(name).copied().unwrap_or_default();
+    let named = policy(&record.durability_policy).map_err(|error| error.to_string());
+    KeyspaceFacts {
+        policy: named
+            .and_then(|base| with_extra(base, extra, reading.regions.clone(), Enforced::No).map_err(|error| error.to_string())),
+        policy_unset: record.durability_policy.is_empty(),
+        is_snapshot: record.keyspace_type() == KeyspaceType::Snapshot,
+        emergency_disabled: record.vtorc_state.as_ref().is_some_and(|state| state.disable_emergency_reparent),
+    }
 }

@@ -1,10 +1,20 @@
-//! The observed world: what tablets say of themselves, again and again.
+//! The observed world: what tablets say of themselves, again and again, and at once when something happens.
 
-mod ask;
+mod bucket;
 mod declared;
+mod decode;
 mod errant;
+mod observed;
+mod pace;
+mod primary;
+mod rhythm;
+mod senses;
+mod shard;
 #[cfg(test)]
 mod tests;
+mod track;
+mod world;
 
 pub use declared::Watched;
-pub use errant::{ErrantFilter, ErrantSettings, ErrantVerdict, ErrantWatch, TabletReport};
+pub use errant::{ErrantFilter, ErrantVerdict, TabletReport};
+pub use senses::{SenseSettings, Senses};

@@ -7,7 +7,7 @@ mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
@@ -15,15 +15,22 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
+    ledger::Clock,
     metrics::Metrics,
+    mysql::probe::{DirectMysql, DirectProbe},
+    peers::{GrpcAsk, Observer, PeerSettings},
+    recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{ErrantSettings, ErrantWatch},
+    sense::SenseSettings,
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
 
 /// After the last answer, how long open connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Questions to primaries whether they live, in the whole fleet: each costs some 30 us of a core.
+const LIVENESS_PER_SECOND_MAX: u32 = 4000;
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +61,8 @@ pub enum ServeError {
 pub struct Parts {
     /// What reparents, with the topology and the tablets that it works on.
     pub hands: Hands,
+    /// What looks at a tablet when another elector asks.
+    pub observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
 }
@@ -63,13 +72,17 @@ impl Parts {
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            if matches!(outcome.result, Err(ReparentError::NotDue { .. })) {
+                return;
+            }
             let operation = outcome.operation;
             counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
                 counted.reparent_step(operation, *step, *took);
             }
         };
-        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), metrics }
+        let observer = Arc::new(Observer::new(&topo, tablets.clone()));
+        Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }
 }
 
@@ -82,7 +95,8 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    /// What watches and acts by itself.
+    pub elector: Elector,
     faces: JoinSet<()>,
 }
 
@@ -95,17 +109,11 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let watching = ErrantSettings {
-            period: settings.instance_poll_time,
-            remote_operation_timeout: settings.remote_operation_timeout,
-            watched: settings.watched.clone(),
-        };
-        let errant = ErrantWatch::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), watching, &stopping);
-        let errant = Arc::new(errant);
-        let context = grpc::Context::new(settings, parts.clone(), errant.clone(), limits, stopping.clone())?;
+        let elector = Elector::start(hands.clone(), parts.metrics.clone(), elector(settings, &parts, grpc), &stopping);
+        let context = grpc::Context::new(settings, parts.clone(), elector.senses.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, errant, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -117,11 +125,40 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.errant.stopped(CLOSE_WAIT).await;
+        self.elector.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
         ended
+    }
+}
+
+/// What the elector is told.
+fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSettings {
+    let hostname = parts.hands.topo.hostname();
+    let sense = SenseSettings {
+        status_interval: settings.instance_poll_time,
+        primary_liveness_interval: settings.primary_liveness_interval,
+        liveness_per_second_max: LIVENESS_PER_SECOND_MAX,
+        remote_operation_timeout: settings.remote_operation_timeout,
+        watched: settings.watched.clone(),
+        durability_extra: settings.durability_extra.clone(),
+    };
+    let peers = PeerSettings {
+        ledger_root: settings.ledger_root.clone(),
+        address: settings.advertised(grpc, hostname),
+        who: format!("{hostname}:{}", grpc.port()),
+        cell: settings.cell.clone(),
+        watched: settings.watched.clone(),
+    };
+    ElectorSettings {
+        sense,
+        peers,
+        ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
+        observer: parts.observer.clone(),
+        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
+        live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
+        clock: Clock::of_this_machine(),
     }
 }

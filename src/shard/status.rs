@@ -61,6 +61,95 @@ pub struct TabletStatus {
     pub disk_stalled: bool,
 }
 
+impl TabletStatus {
+    /// Whether it differs from an earlier one in more than what always moves: positions, and how far a replica lags.
+    pub fn tells_more_than(&self, earlier: &Self) -> bool {
+        let Self {
+            server_uuid,
+            tablet_type,
+            version,
+            read_only,
+            super_read_only,
+            log_bin,
+            log_replica_updates,
+            binlog_format,
+            gtid_mode,
+            executed: _,
+            received: _,
+            purged: _,
+            replication,
+            replica_net_timeout,
+            heartbeat,
+            semi_sync_primary_enabled,
+            semi_sync_primary_active,
+            semi_sync_wait_count,
+            semi_sync_clients,
+            semi_sync_timeout_ms,
+            semi_sync_replica_enabled,
+            semi_sync_replica_active,
+            semi_sync_blocked,
+            disk_stalled,
+        } = earlier;
+        let same = self.server_uuid == *server_uuid
+            && self.tablet_type == *tablet_type
+            && self.version == *version
+            && self.read_only == *read_only
+            && self.super_read_only == *super_read_only
+            && self.log_bin == *log_bin
+            && self.log_replica_updates == *log_replica_updates
+            && self.binlog_format == *binlog_format
+            && self.gtid_mode == *gtid_mode
+            && self.replica_net_timeout == *replica_net_timeout
+            && self.heartbeat == *heartbeat
+            && self.semi_sync_primary_enabled == *semi_sync_primary_enabled
+            && self.semi_sync_primary_active == *semi_sync_primary_active
+            && self.semi_sync_wait_count == *semi_sync_wait_count
+            && self.semi_sync_clients == *semi_sync_clients
+            && self.semi_sync_timeout_ms == *semi_sync_timeout_ms
+            && self.semi_sync_replica_enabled == *semi_sync_replica_enabled
+            && self.semi_sync_replica_active == *semi_sync_replica_active
+            && self.semi_sync_blocked == *semi_sync_blocked
+            && self.disk_stalled == *disk_stalled;
+        !same
+            || match (&self.replication, replication) {
+                (None, None) => false,
+                (Some(now), Some(before)) => now.tells_more_than(before),
+                (Some(_), None) | (None, Some(_)) => true,
+            }
+    }
+}
+
+impl Replication {
+    fn tells_more_than(&self, earlier: &Self) -> bool {
+        let Self {
+            source_host,
+            source_port,
+            source_uuid,
+            io,
+            io_error,
+            sql_running,
+            sql_error,
+            lag,
+            delay,
+            auto_position,
+            has_filters,
+            backup_running,
+        } = earlier;
+        self.source_host != *source_host
+            || self.source_port != *source_port
+            || self.source_uuid != *source_uuid
+            || self.io != *io
+            || self.io_error != *io_error
+            || self.sql_running != *sql_running
+            || self.sql_error != *sql_error
+            || self.lag.is_some() != lag.is_some()
+            || self.delay != *delay
+            || self.auto_position != *auto_position
+            || self.has_filters != *has_filters
+            || self.backup_running != *backup_running
+    }
+}
+
 /// Replication of a server that has a source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replication {

@@ -1,16 +1,15 @@
 //! The view that diagnosis and decisions rest on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Channel, Replication, TabletStatus};
 use crate::{
     durability::{Member, Policy},
     mysql::GtidSet,
-    pb::topodata::{Tablet, TabletType},
+    pb::{
+        topodata::{Tablet, TabletType},
+        vttime,
+    },
     topo::{ShardId, TabletAlias},
 };
 
@@ -135,16 +134,36 @@ pub enum Link {
     Unknown,
 }
 
+/// The claim to be primary with the newest term of all records; a tie or nobody = `None`. A tablet's own record is written first when it
+/// is promoted; the shard record follows.
+pub(crate) fn newest_primary<'a>(
+    record: Option<&'a ShardFacts>,
+    tablets: impl Iterator<Item = (&'a TabletAlias, &'a Tablet)>,
+) -> Option<(Option<Term>, &'a TabletAlias)> {
+    let of_tablets = tablets.filter(|(_, tablet)| tablet.r#type() == TabletType::Primary);
+    let of_tablets = of_tablets.map(|(alias, tablet)| (term(tablet.primary_term_start_time.as_ref()), alias));
+    let of_record = record.into_iter().filter_map(|record| Some((record.term, record.primary.as_ref()?)));
+    let (mut newest, mut tie) = (None, false);
+    for (term, alias) in of_record.chain(of_tablets) {
+        match newest {
+            Some((known, holder)) if known > term || (known == term && holder == alias) => {}
+            Some((known, _)) if known == term => tie = true,
+            _ => (newest, tie) = (Some((term, alias)), false),
+        }
+    }
+    newest.filter(|_| !tie)
+}
+
+/// A term as it stands in a record.
+pub(crate) fn term(time: Option<&vttime::Time>) -> Option<Term> {
+    time.map(|time| (time.seconds, time.nanoseconds))
+}
+
 impl ShardView {
     /// The declared primary: the newest term of all records, the shard record's included; a tie or nobody = `None`.
     pub fn primary(&self) -> Option<&TabletAlias> {
-        let of_tablets = self.tablets.iter().filter(|(_, tablet)| tablet.declared_type() == TabletType::Primary);
-        let of_tablets = of_tablets.map(|(alias, tablet)| (tablet.term(), alias));
-        let of_record = self.record.iter().filter_map(|record| Some((record.term, record.primary.as_ref()?)));
-        let claims: BTreeSet<(Option<Term>, &TabletAlias)> = of_tablets.chain(of_record).collect();
-        let newest = claims.last()?;
-        let rival = claims.iter().any(|(term, alias)| *term == newest.0 && *alias != newest.1);
-        (!rival).then_some(newest.1)
+        let of_tablets = self.tablets.iter().map(|(alias, tablet)| (alias, &*tablet.record));
+        newest_primary(self.record.as_ref(), of_tablets).map(|(_, alias)| alias)
     }
 
     /// A tablet as a durability policy sees it.
@@ -195,7 +214,7 @@ impl TabletView {
 
     /// The term in its record.
     pub fn term(&self) -> Option<Term> {
-        self.record.primary_term_start_time.as_ref().map(|time| (time.seconds, time.nanoseconds))
+        term(self.record.primary_term_start_time.as_ref())
     }
 
     /// Whether its MySQL is at that address.

@@ -22,6 +22,7 @@ use super::{
     link::{OneMessage, in_full},
     tls::{TlsDialler, TlsError},
 };
+use crate::shard::FailureClass;
 
 /// A vttablet forbids pings more often than every 10 s, or without a call under way; breaking that ends the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,15 +70,35 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("cannot connect to {endpoint}: {reason}")]
-    Connect { endpoint: Endpoint, reason: String },
+    Connect { endpoint: Endpoint, class: FailureClass, reason: String },
     #[error("no TLS session with {endpoint}: {reason}")]
     Tls { endpoint: Endpoint, reason: String },
     #[error(transparent)]
     Files(#[from] TlsError),
     #[error("{endpoint} accepts connections but does not speak gRPC: {reason}")]
-    Speech { endpoint: Endpoint, reason: String },
+    Speech { endpoint: Endpoint, class: FailureClass, reason: String },
     #[error("{endpoint}: not connected within {limit:?} ({reached})")]
     Timeout { endpoint: Endpoint, limit: Duration, reached: &'static str },
+}
+
+impl DialError {
+    /// What it proves.
+    pub(super) fn class(&self) -> FailureClass {
+        match self {
+            Self::Connect { class, .. } | Self::Speech { class, .. } => *class,
+            Self::Tls { .. } | Self::Files(_) => FailureClass::Answered,
+            Self::Timeout { .. } => FailureClass::Silent,
+        }
+    }
+}
+
+/// What an error of the network proves: only the host itself refuses or resets.
+fn class_of(error: &io::Error) -> FailureClass {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => FailureClass::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => FailureClass::Closed,
+        _ => FailureClass::Silent,
+    }
 }
 
 /// The driving half of a connection; it ends when the connection does.
@@ -108,8 +129,12 @@ impl Dialler {
         tasks: TaskTracker,
         reached: &mut &'static str,
     ) -> Result<(SendRequest<OneMessage>, Driver), DialError> {
-        let connect_error = |error: io::Error| DialError::Connect { endpoint: endpoint.clone(), reason: error.to_string() };
-        let speech_error = |reason: String| DialError::Speech { endpoint: endpoint.clone(), reason };
+        let connect_error = |error: io::Error| {
+            let (class, reason) = (class_of(&error), error.to_string());
+            DialError::Connect { endpoint: endpoint.clone(), class, reason }
+        };
+        let speech_error = |(class, reason)| DialError::Speech { endpoint: endpoint.clone(), class, reason };
+        let ended = |reason: String| speech_error((FailureClass::Closed, reason));
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(connect_error)?;
         tcp.set_nodelay(true).map_err(connect_error)?;
         *reached = "the port accepts connections, but the process behind it is silent";
@@ -129,12 +154,12 @@ impl Dialler {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(false);
-        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| speech_error(in_full(&error)))?;
+        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| ended(in_full(&error)))?;
         let mut driver = Box::pin(driver);
         tokio::select! {
             biased;
-            verdict = first_frame => verdict.map_err(|_| speech_error("the connection ended".to_owned()))?.map_err(speech_error)?,
-            ended = &mut driver => return Err(speech_error(ended.err().map_or("the connection ended".to_owned(), |e| in_full(&e)))),
+            verdict = first_frame => verdict.map_err(|_| ended("the connection ended".to_owned()))?.map_err(speech_error)?,
+            end = &mut driver => return Err(ended(end.err().map_or("the connection ended".to_owned(), |e| in_full(&e)))),
         }
         Ok((sender, driver))
     }
@@ -162,29 +187,30 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(super) struct Listening<S> {
     inner: S,
     heard: Vec<u8>,
-    report: Option<oneshot::Sender<Result<(), String>>>,
+    report: Option<oneshot::Sender<Result<(), (FailureClass, String)>>>,
 }
 
 impl<S> Listening<S> {
-    fn new(inner: S) -> (Self, oneshot::Receiver<Result<(), String>>) {
+    fn new(inner: S) -> (Self, oneshot::Receiver<Result<(), (FailureClass, String)>>) {
         let (report, first_frame) = oneshot::channel();
         (Self { inner, heard: Vec::with_capacity(FRAME_HEADER_BYTES), report: Some(report) }, first_frame)
     }
 
     /// Judges the bytes read: `None` while they are too few.
-    fn judge(&mut self, read: io::Result<&[u8]>) -> Option<Result<(), String>> {
+    fn judge(&mut self, read: io::Result<&[u8]>) -> Option<Result<(), (FailureClass, String)>> {
         match read {
-            Err(error) => Some(Err(error.to_string())),
-            Ok([]) => Some(Err("it has closed the connection".to_owned())),
+            Err(error) => Some(Err((class_of(&error), error.to_string()))),
+            Ok([]) => Some(Err((FailureClass::Closed, "it has closed the connection".to_owned()))),
             Ok(bytes) => {
                 let missing = FRAME_HEADER_BYTES - self.heard.len();
                 self.heard.extend(bytes.iter().take(missing));
                 match self.heard.get(FRAME_HEADER_BYTES - 1) {
                     None => None,
                     Some(_) if self.heard[3] == SETTINGS => Some(Ok(())),
-                    Some(_) => Some(Err(
+                    Some(_) => Some(Err((
+                        FailureClass::Answered,
                         "its first bytes are not HTTP/2 (is this the grpc port, and TLS on or off on both sides?)".to_owned(),
-                    )),
+                    ))),
                 }
             }
         }
@@ -196,7 +222,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
         if self.report.is_some() {
-            let read = result.as_ref().map(|()| &buf.filled()[before..]).map_err(|error| io::Error::other(error.to_string()));
+            let read = result.as_ref().map(|()| &buf.filled()[before..]);
+            let read = read.map_err(|error| io::Error::new(error.kind(), error.to_string()));
             if let Some(verdict) = self.judge(read)
                 && let Some(report) = self.report.take()
             {

@@ -16,6 +16,8 @@ pub struct TabletError {
     pub kind: TabletErrorKind,
     /// The gRPC code that came with it.
     pub code: tonic::Code,
+    /// How nothing came back from the tablet manager; `None` = it answered, if only with an error.
+    pub lost: Option<FailureClass>,
     /// The tablet's words, or ours where it never answered.
     pub message: String,
 }
@@ -99,13 +101,13 @@ impl TabletError {
     /// The error that a tablet answered with; what it means is read from code and text.
     pub fn answered(alias: TabletAlias, method: &'static str, code: Code, text: &str) -> Self {
         let message = own_words(method, &alias, text);
-        Self { kind: classify(method, code, message), method, code, message: message.to_owned(), alias }
+        Self { kind: classify(method, code, message), method, code, lost: None, message: message.to_owned(), alias }
     }
 
     /// The error of a tablet manager that has no such call.
     pub(super) fn unimplemented(alias: TabletAlias, method: &'static str) -> Self {
         let message = "this tablet manager does not know the call".to_owned();
-        Self { alias, method, kind: TabletErrorKind::Unimplemented, code: Code::Unimplemented, message }
+        Self { alias, method, kind: TabletErrorKind::Unimplemented, code: Code::Unimplemented, lost: None, message }
     }
 
     /// The MySQL error in the tablet's words, where there is one.

@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http2::SendRequest;
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::dial::{Dialler, Endpoint};
+use crate::shard::FailureClass;
 
 /// Vitess's limit (`--grpc-max-message-size`), both ways.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -35,17 +36,30 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const TIMEOUTS_MAX: u32 = 2;
 
 /// gRPC's prefix of a message: a compression flag and the length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// How a call over a link ended, other than with an answer.
 #[derive(Debug)]
 pub(super) enum SendError {
     /// The tablet cannot have received the message.
-    NotSent(String),
+    NotSent(Lost),
     /// The tablet may have received the message.
-    NoAnswer(String),
+    NoAnswer(Lost),
     /// The tablet answered with a gRPC status.
     Status(tonic::Status),
+}
+
+/// How and why nothing came back.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    pub class: FailureClass,
+    pub reason: String,
+}
+
+impl Lost {
+    fn silent(reason: impl Into<String>) -> Self {
+        Self { class: FailureClass::Silent, reason: reason.into() }
+    }
 }
 
 /// What a call consists of.
@@ -62,7 +76,7 @@ pub(super) struct Outgoing {
 enum State {
     Dialling,
     Up(SendRequest<OneMessage>),
-    Down(String),
+    Down(Lost),
 }
 
 /// One connection, being made, up, or down for good. Dropping the last reference ends it.
@@ -117,20 +131,21 @@ impl Link {
     /// Sends one message and awaits the answer, until the deadline.
     pub(super) async fn call(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Bytes, SendError> {
         let Ok(sender) = timeout_at(deadline, self.sender()).await else {
-            return Err(SendError::NotSent(format!("no connection to {} in time", self.endpoint)));
+            return Err(SendError::NotSent(Lost::silent(format!("no connection to {} in time", self.endpoint))));
         };
         let sent = Arc::new(AtomicBool::new(false));
-        let unanswered = |reason: String| match sent.load(Ordering::Acquire) {
-            true => SendError::NoAnswer(reason),
-            false => SendError::NotSent(reason),
+        let unanswered = |lost: Lost| match sent.load(Ordering::Acquire) {
+            true => SendError::NoAnswer(lost),
+            false => SendError::NotSent(lost),
         };
-        let request = self.request(outgoing, deadline, sent.clone()).map_err(SendError::NotSent)?;
+        let request = self.request(outgoing, Some(deadline), sent.clone());
+        let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
         match timeout_at(deadline, exchange(sender?, request)).await {
             Err(_) => {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
-                Err(unanswered("no answer in time".to_owned()))
+                Err(unanswered(Lost::silent("no answer in time")))
             }
-            Ok(Err(Exchange::Broken(reason))) => Err(unanswered(reason)),
+            Ok(Err(Exchange::Broken(lost))) => Err(unanswered(lost)),
             Ok(Err(Exchange::Status(status))) => {
                 self.timeouts.store(0, Ordering::Relaxed);
                 Err(SendError::Status(status))
@@ -142,17 +157,36 @@ impl Link {
         }
     }
 
+    /// Sends one message and awaits the beginning of an answer that may go on for ever; only its beginning has a deadline.
+    pub(super) async fn open_stream(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Incoming, SendError> {
+        let silent = |_| SendError::NotSent(Lost::silent(format!("no stream from {} in time", self.endpoint)));
+        let mut sender = timeout_at(deadline, self.sender()).await.map_err(silent)??;
+        let request = self.request(outgoing, None, Arc::default());
+        let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
+        let answer = timeout_at(deadline, sender.send_request(request)).await.map_err(silent)?;
+        let (head, body) = answer.map_err(|error| SendError::NoAnswer(lost(&error, in_full(&error))))?.into_parts();
+        match tonic::Status::from_header_map(&head.headers) {
+            Some(status) => Err(SendError::Status(status)),
+            None => Ok(body),
+        }
+    }
+
     async fn sender(&self) -> Result<SendRequest<OneMessage>, SendError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Dialling)).await;
         match settled.as_deref() {
             Ok(State::Up(sender)) => Ok(sender.clone()),
-            Ok(State::Down(reason)) => Err(SendError::NotSent(reason.clone())),
-            Ok(State::Dialling) | Err(_) => Err(SendError::NotSent("the client is shutting down".to_owned())),
+            Ok(State::Down(lost)) => Err(SendError::NotSent(lost.clone())),
+            Ok(State::Dialling) | Err(_) => Err(SendError::NotSent(Lost::silent("the client is shutting down"))),
         }
     }
 
-    fn request(&self, outgoing: &Outgoing, deadline: Instant, sent: Arc<AtomicBool>) -> Result<Request<OneMessage>, String> {
+    fn request(
+        &self,
+        outgoing: &Outgoing,
+        deadline: Option<Instant>,
+        sent: Arc<AtomicBool>,
+    ) -> Result<Request<OneMessage>, String> {
         let uri =
             Uri::builder().scheme(self.endpoint.scheme()).authority(self.endpoint.authority()).path_and_query(outgoing.path);
         let mut request = Request::post(uri.build().map_err(|error| error.to_string())?)
@@ -163,7 +197,9 @@ impl Link {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("vtelector/", env!("CARGO_PKG_VERSION"))));
-        headers.insert("grpc-timeout", tablets_share(deadline.saturating_duration_since(Instant::now())));
+        if let Some(deadline) = deadline {
+            headers.insert("grpc-timeout", tablets_share(deadline.saturating_duration_since(Instant::now())));
+        }
         Ok(request)
     }
 }
@@ -177,39 +213,54 @@ fn tablets_share(left: Duration) -> HeaderValue {
 
 /// The life of a connection.
 async fn run(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: TaskTracker, report: watch::Sender<State>) {
-    let reason = match dialler.dial(&endpoint, tasks).await {
-        Err(error) => error.to_string(),
+    let lost = match dialler.dial(&endpoint, tasks).await {
+        Err(error) => Lost { class: error.class(), reason: error.to_string() },
         Ok((sender, connection)) => {
             report.send_replace(State::Up(sender));
             match connection.await {
-                Ok(()) => format!("{endpoint} has closed the connection"),
-                Err(error) => format!("the connection to {endpoint} broke: {}", in_full(&error)),
+                Ok(()) => Lost { class: FailureClass::Closed, reason: format!("{endpoint} has closed the connection") },
+                Err(error) => lost(&error, format!("the connection to {endpoint} broke: {}", in_full(&error))),
             }
         }
     };
-    report.send_replace(State::Down(reason));
+    report.send_replace(State::Down(lost));
+}
+
+/// A connection that broke: by a ping that nobody answered, or from the other side.
+pub(super) fn lost(error: &hyper::Error, reason: String) -> Lost {
+    let class = if error.is_timeout() { FailureClass::Silent } else { FailureClass::Closed };
+    Lost { class, reason }
 }
 
 enum Exchange {
     /// No gRPC answer came.
-    Broken(String),
+    Broken(Lost),
     /// An answer that is an error.
     Status(tonic::Status),
 }
 
 async fn exchange(mut sender: SendRequest<OneMessage>, request: Request<OneMessage>) -> Result<Bytes, Exchange> {
-    let broken = |error: &(dyn std::error::Error + 'static)| Exchange::Broken(in_full(error));
+    let broken = |error: &hyper::Error| Exchange::Broken(lost(error, in_full(error)));
     let (head, body) = sender.send_request(request).await.map_err(|error| broken(&error))?.into_parts();
     // An error without a body has its status among the headers.
     if let Some(status) = tonic::Status::from_header_map(&head.headers) {
         return Err(Exchange::Status(status));
     }
-    let body = Limited::new(body, PREFIX_BYTES + MESSAGE_BYTES_MAX).collect().await.map_err(|error| broken(error.as_ref()))?;
+    let body = Limited::new(body, PREFIX_BYTES + MESSAGE_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+        Some(error) => broken(error),
+        None => odd(in_full(error.as_ref())),
+    })?;
     match body.trailers().and_then(tonic::Status::from_header_map) {
         Some(status) if status.code() == tonic::Code::Ok => unframed(body.to_bytes()),
         Some(status) => Err(Exchange::Status(status)),
-        None => Err(Exchange::Broken(format!("an answer without a gRPC status (HTTP {})", head.status.as_u16()))),
+        None => Err(odd(format!("an answer without a gRPC status (HTTP {})", head.status.as_u16()))),
     }
+}
+
+/// Somebody answered, in a way that no tablet does.
+fn odd(reason: impl Into<String>) -> Exchange {
+    Exchange::Broken(Lost { class: FailureClass::Answered, reason: reason.into() })
 }
 
 fn framed(message: &[u8]) -> Bytes {
@@ -222,11 +273,11 @@ fn framed(message: &[u8]) -> Bytes {
 
 fn unframed(mut body: Bytes) -> Result<Bytes, Exchange> {
     if body.len() < PREFIX_BYTES {
-        return Err(Exchange::Broken("an answer without a message".to_owned()));
+        return Err(odd("an answer without a message"));
     }
     let message = body.split_off(PREFIX_BYTES);
     if body[0] != 0 || message.len() as u64 != u64::from(u32::from_be_bytes([body[1], body[2], body[3], body[4]])) {
-        return Err(Exchange::Broken("an answer that is not one uncompressed message".to_owned()));
+        return Err(odd("an answer that is not one uncompressed message"));
     }
     Ok(message)
 }

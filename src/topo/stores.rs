@@ -162,6 +162,11 @@ impl Topo {
         self.inner.lease_ttl
     }
 
+    /// The name of this host.
+    pub fn hostname(&self) -> &str {
+        &self.inner.identity.host
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.inner.identity
     }

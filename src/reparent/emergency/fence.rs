@@ -22,14 +22,14 @@ use crate::{
 const DIRECT_LIMIT: Duration = Duration::from_millis(300);
 
 /// A fence that was sent through a tablet; whether it was set.
-pub(super) type Sent = oneshot::Receiver<bool>;
+pub(in crate::reparent) type Sent = oneshot::Receiver<bool>;
 /// A fence that was sent to a server whose tablet does not answer.
-pub(super) type SentDirectly = JoinHandle<Result<Fenced, FenceError>>;
+pub(in crate::reparent) type SentDirectly = JoinHandle<Result<Fenced, FenceError>>;
 
 impl Run {
     /// Sends the fence through the tablet, in a task that outlives us: a frozen server does it as soon as it thaws. Cutting the clients off
     /// is the fence; what follows lets the commits that hang end, which would hold up every demotion. Nobody waits for that.
-    pub(super) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Sent {
+    pub(in crate::reparent) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Sent {
         let (tablets, call, tablet, under_way) = (self.hands.tablets.clone(), self.short(), tablet.clone(), self.begin(alias));
         let (fenced, answer) = oneshot::channel();
         self.hands.tasks.spawn(async move {
@@ -63,7 +63,7 @@ impl Run {
     }
 
     /// Lets the clients of a server in again that follows the new primary: read-only first, for its demotion may never have been done.
-    pub(super) async fn lift(&self, alias: &TabletAlias, tablet: &Tablet) -> Result<(), String> {
+    pub(in crate::reparent) async fn lift(&self, alias: &TabletAlias, tablet: &Tablet) -> Result<(), String> {
         self.ended(alias).await;
         self.dba(tablet, SET_SUPER_READ_ONLY).await.map_err(|error| error.to_string())?;
         self.let_in(alias, tablet).await

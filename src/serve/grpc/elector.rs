@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, errant, input, refusal::Refusal, reparent, wish};
+use super::{Context, errant, input, observe, refusal::Refusal, reparent, wish};
 use crate::{
     pb::vtelector::{
-        self as pb, EmergencyReparentRequest, ErrantGtidsRequest, ErrantGtidsResponse, PlannedReparentRequest, ReparentResponse,
-        elector_server,
+        self as pb, EmergencyReparentRequest, ErrantGtidsRequest, ErrantGtidsResponse, ObserveRequest, ObserveResponse,
+        PlannedReparentRequest, ReparentResponse, elector_server,
     },
     reparent::{Decision, Mode, Outcome, ProofLine, TabletDecision},
     topo::{ShardId, TabletAlias},
@@ -38,6 +38,10 @@ impl elector_server::Elector for Elector {
 
     async fn errant_gtids(&self, request: Request<ErrantGtidsRequest>) -> Result<Response<ErrantGtidsResponse>, Status> {
         Ok(Response::new(errant::errant_gtids(&self.context, request.into_inner()).await?))
+    }
+
+    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+        Ok(Response::new(observe::observe(&self.context, request.into_inner()).await?))
     }
 }
 

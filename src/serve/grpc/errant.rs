@@ -13,7 +13,7 @@ use crate::{
 /// stands in both lists.
 pub async fn errant_gtids(context: &Context, request: ErrantGtidsRequest) -> Result<ErrantGtidsResponse, Refusal> {
     let filter = filter(context, request).await?;
-    Ok(answer(context.errant.snapshot(&filter), Instant::now()))
+    Ok(answer(context.senses.errant(&filter), Instant::now()))
 }
 
 /// A keyspace or shard that does not exist is a mistake; whether it does is not to be known while the topology is unreadable.
@@ -62,14 +62,14 @@ fn answer(reports: Vec<TabletReport>, now: Instant) -> ErrantGtidsResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{diagnose::errant::Unknown, sense::ErrantVerdict, topo::TabletAlias};
 
     fn report(uid: u32, errant: Option<&str>, unknown: Option<Unknown>, at: Instant) -> TabletReport {
         let alias = |uid| TabletAlias { cell: "zone1".into(), uid };
-        let verdict = errant.map(|set| ErrantVerdict { errant: set.parse().unwrap(), against: alias(100), at });
+        let verdict = errant.map(|set| ErrantVerdict { errant: Arc::new(set.parse().unwrap()), against: alias(100), at });
         TabletReport { alias: alias(uid), shard: "commerce/0".parse().unwrap(), verdict, unknown }
     }
 

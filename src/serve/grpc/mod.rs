@@ -6,6 +6,7 @@ mod errant;
 mod guard;
 mod input;
 mod keyspaces;
+mod observe;
 mod path;
 mod refusal;
 mod reparent;
@@ -29,8 +30,9 @@ use crate::{
     config::Settings,
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
+    peers::Observer,
     reparent::Hands,
-    sense::ErrantWatch,
+    sense::Senses,
     tablet::{Call, TabletManager},
     topo::Topo,
 };
@@ -75,7 +77,8 @@ pub struct Context {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
     hands: Hands,
-    errant: Arc<ErrantWatch>,
+    senses: Arc<Senses>,
+    observer: Arc<Observer>,
     metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
@@ -92,7 +95,7 @@ impl Context {
     pub fn new(
         settings: &Settings,
         parts: Parts,
-        errant: Arc<ErrantWatch>,
+        senses: Arc<Senses>,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -102,7 +105,8 @@ impl Context {
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
-            errant,
+            senses,
+            observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,

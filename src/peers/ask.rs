@@ -1,0 +1,184 @@
+//! Asking another elector what it sees of a tablet.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tonic::{
+    Request, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use super::{Elector, Observation, Probe};
+use crate::{
+    pb::vtelector::{self as pb, elector_client::ElectorClient, probe::Outcome},
+    shard::FailureClass,
+    topo::TabletAlias,
+};
+
+/// Channels that are kept. Beyond it all are dropped: there are never so many electors, only addresses that came and went.
+const CHANNELS_MAX: usize = 256;
+
+/// Another elector's eyes. Production asks over gRPC; the simulation and tests answer themselves.
+#[async_trait]
+pub trait Ask: Send + Sync + 'static {
+    /// What `elector` sees of `tablet` when it probes it now; an error says why there is no answer. Ends within `limit`.
+    async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String>;
+}
+
+/// Files of TLS towards the other electors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTls {
+    /// The authority that signed their certificates (PEM); the system's when absent.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate and its key (PEM), for electors that let in nobody without.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Asks over gRPC, over one channel for each address.
+pub struct GrpcAsk {
+    tls: Option<PeerTls>,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl GrpcAsk {
+    /// With TLS when its files are given. They are read when a channel is made.
+    pub fn new(tls: Option<PeerTls>) -> Self {
+        Self { tls, channels: Mutex::default() }
+    }
+
+    fn channel(&self, address: &str, limit: Duration) -> Result<Channel, String> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"));
+        let mut endpoint = endpoint.map_err(|_| format!("{address:?} is no address"))?.connect_timeout(limit);
+        if let Some(tls) = &self.tls {
+            endpoint = endpoint.tls_config(config(tls)?).map_err(|error| format!("TLS towards {address}: {error}"))?;
+        }
+        let channel = endpoint.connect_lazy();
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// A channel that failed is not used again: TCP would wait for minutes on a connection that leads nowhere.
+    fn forget(&self, address: &str) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    }
+}
+
+fn config(tls: &PeerTls) -> Result<ClientTlsConfig, String> {
+    let read = |file: &PathBuf| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
+    let config = match &tls.ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        None => ClientTlsConfig::new().with_enabled_roots(),
+    };
+    Ok(match &tls.identity {
+        Some((cert, key)) => config.identity(Identity::from_pem(read(cert)?, read(key)?)),
+        None => config,
+    })
+}
+
+#[async_trait]
+impl Ask for GrpcAsk {
+    async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String> {
+        let mut client = ElectorClient::new(self.channel(&elector.address, limit)?);
+        let mut request = Request::new(pb::ObserveRequest { tablet_alias: Some(tablet.into()) });
+        request.set_timeout(limit);
+        let answered = tokio::time::timeout(limit, client.observe(request)).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
+        match answered {
+            Ok(answer) => Ok(observation(answer.into_inner())),
+            Err(status) => {
+                self.forget(&elector.address);
+                Err(format!("{:?}: {}", status.code(), status.message()))
+            }
+        }
+    }
+}
+
+/// The message of an observation.
+pub(crate) fn message(seen: Observation) -> pb::ObserveResponse {
+    pb::ObserveResponse {
+        manager: Some(probe_message(seen.manager)),
+        mysql: Some(probe_message(seen.mysql)),
+        writable: seen.writable,
+        took_ms: u64::try_from(seen.took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn probe_message(probe: Probe) -> pb::Probe {
+    let (outcome, words) = match probe {
+        Probe::Answers => (Outcome::Answers, String::new()),
+        Probe::CannotTell(words) => (Outcome::CannotTell, words),
+        Probe::Fails { class, words } => (outcome(class), words),
+    };
+    pb::Probe { outcome: outcome.into(), words }
+}
+
+fn outcome(class: FailureClass) -> Outcome {
+    match class {
+        FailureClass::Refused => Outcome::Refused,
+        FailureClass::Closed => Outcome::Closed,
+        FailureClass::TooManyConnections => Outcome::TooManyConnections,
+        FailureClass::Silent => Outcome::Silent,
+        FailureClass::Answered => Outcome::AnsweredWithError,
+    }
+}
+
+/// The observation in a message. What is left out, or unknown to this release, cannot be judged.
+fn observation(message: pb::ObserveResponse) -> Observation {
+    let probe = |probe: Option<pb::Probe>| {
+        let Some(pb::Probe { outcome, words }) = probe else { return Probe::CannotTell("not reported".to_owned()) };
+        let class = match Outcome::try_from(outcome) {
+            Ok(Outcome::Answers) => return Probe::Answers,
+            Ok(Outcome::CannotTell) => return Probe::CannotTell(words),
+            Err(_) => return Probe::CannotTell(format!("outcome {outcome} is unknown to this release")),
+            Ok(Outcome::Refused) => FailureClass::Refused,
+            Ok(Outcome::Closed) => FailureClass::Closed,
+            Ok(Outcome::TooManyConnections) => FailureClass::TooManyConnections,
+            Ok(Outcome::Silent) => FailureClass::Silent,
+            Ok(Outcome::AnsweredWithError) => FailureClass::Answered,
+        };
+        Probe::Fails { class, words }
+    };
+    let (manager, mysql) = (probe(message.manager), probe(message.mysql));
+    Observation { manager, mysql, writable: message.writable, took: Duration::from_millis(message.took_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_elector_saw_is_what_the_other_reads() {
+        use FailureClass::*;
+        for class in [Refused, Closed, TooManyConnections, Silent, Answered] {
+            let seen = Observation {
+                manager: Probe::Fails { class, words: "so".to_owned() },
+                mysql: Probe::CannotTell("no account".to_owned()),
+                writable: Some(true),
+                took: Duration::from_millis(7),
+            };
+            assert_eq!(observation(message(seen.clone())), seen);
+        }
+        let seen = Observation { manager: Probe::Answers, mysql: Probe::Answers, writable: None, took: Duration::ZERO };
+        assert_eq!(observation(message(seen.clone())), seen);
+    }
+
+    #[test]
+    fn what_a_later_release_adds_is_no_evidence() {
+        let strange = Some(pb::Probe { outcome: 99, words: String::new() });
+        let seen = observation(pb::ObserveResponse { manager: strange, ..Default::default() });
+        assert!(matches!((seen.manager, seen.mysql), (Probe::CannotTell(_), Probe::CannotTell(_))));
+    }
+}
