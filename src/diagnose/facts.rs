@@ -101,7 +101,8 @@ impl<'a> Facts<'a> {
         let (Some((primary, _)), Ok(policy)) = (self.primary, &self.view.keyspace.policy) else { return BTreeSet::new() };
         let of = self.view.member(primary);
         let acknowledges = |(alias, replica): &(&TabletAlias, &TabletView)| {
-            let enabled = self.status(replica).is_some_and(|status| status.semi_sync_replica_enabled && status.semi_sync_replica_active);
+            let enabled =
+                self.status(replica).is_some_and(|status| status.semi_sync_replica_enabled && status.semi_sync_replica_active);
             enabled && self.link(replica) == Link::Up && policy.may_ack(&of, &self.view.member(alias))
         };
         self.others().filter(acknowledges).map(|(alias, _)| alias.clone()).collect()

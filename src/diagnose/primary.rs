@@ -102,8 +102,12 @@ fn has_source(facts: &Facts, alias: &TabletAlias, status: &TabletStatus, wrong: 
         _ if wrong.is_some() => ("which works as primary", Remedy::Report),
         _ if !has(status.received.as_ref()) => ("and has not applied all that it received", Remedy::Report),
         Some(of_source) if follows && !of_source.read_only => ("which has to become read-only first", Remedy::Report),
-        Some(of_source) if may_come && !has(of_source.executed.as_ref()) => ("and has not received all that it has", Remedy::Report),
-        _ if status.read_only && follows && source.is_none() => ("which no tablet's record names, and follows it", Remedy::Report),
+        Some(of_source) if may_come && !has(of_source.executed.as_ref()) => {
+            ("and has not received all that it has", Remedy::Report)
+        }
+        _ if status.read_only && follows && source.is_none() => {
+            ("which no tablet's record names, and follows it", Remedy::Report)
+        }
         _ => ("and is to have none", Remedy::Fix(Repair::ForgetSource)),
     };
     Some(problem(Code::PrimaryHasPrimary, alias, format!("it replicates from {name}, {what}"), remedy))
@@ -131,7 +135,11 @@ fn read_only(
     };
     let mut found = vec![problem(Code::PrimaryIsReadOnly, alias, format!("it is read-only {why}"), remedy)];
     found.extend(lost.map(|(holder, count)| {
-        report(Code::PrimaryLostTransactions, alias, format!("{holder} has {count} transaction(s) that it lacks, and did not write them"))
+        report(
+            Code::PrimaryLostTransactions,
+            alias,
+            format!("{holder} has {count} transaction(s) that it lacks, and did not write them"),
+        )
     }));
     found
 }

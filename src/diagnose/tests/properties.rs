@@ -51,37 +51,39 @@ fn greeting() -> impl Strategy<Value = Greeting> {
 }
 
 fn set() -> impl Strategy<Value = Option<Arc<GtidSet>>> {
-    let sets = ["", "aaaaaaaa-0000-4000-8000-00000000000a:1-100", "aaaaaaaa-0000-4000-8000-00000000000a:1-120"];
-    proptest::option::weighted(0.9, select(&sets[..]).prop_map(|text| Arc::new(text.parse().unwrap())))
+    const SETS: [&str; 3] = ["", "aaaaaaaa-0000-4000-8000-00000000000a:1-100", "aaaaaaaa-0000-4000-8000-00000000000a:1-120"];
+    proptest::option::weighted(0.9, select(&SETS[..]).prop_map(|text| Arc::new(text.parse().unwrap())))
 }
 
 /// Changes to a healthy status: a source, thread states, errors, writability, sets, semi-sync.
 fn status(usual: TabletStatus) -> impl Strategy<Value = TabletStatus> {
-    let errors = ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
-    let sql_errors = ["", "Error_code: 1062;", "Disk full (errno: 28)"];
+    const ERRORS: [&str; 4] = ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
+    const SQL_ERRORS: [&str; 3] = ["", "Error_code: 1062;", "Disk full (errno: 28)"];
     let io = select(&[IoState::Running, IoState::Running, IoState::Connecting, IoState::Stopped][..]);
     let source = select(&[None, Some("10.0.0.1"), Some("10.0.0.1"), Some("10.0.0.2"), Some("10.9.9.9")][..]);
-    let threads = (source, io, select(&errors[..]), any::<bool>(), select(&sql_errors[..]), proptest::option::of(age()));
+    let threads = (source, io, select(&ERRORS[..]), any::<bool>(), select(&SQL_ERRORS[..]), proptest::option::of(age()));
     let sets = (set(), set(), set());
     let flags = proptest::collection::vec(proptest::bool::weighted(0.2), 7);
-    (threads, sets, flags, 0u32..3).prop_map(move |((source, io, error, sql, sql_error, lag), (executed, received, purged), flags, n)| {
-        let mut status = usual.clone();
-        status.replication = source.zip(status.replication).map(|(host, mut replication)| {
-            (replication.source_host, replication.io, replication.io_error) = (host.to_owned(), io, error.to_owned());
-            (replication.sql_running, replication.sql_error, replication.lag) = (sql, sql_error.to_owned(), lag);
-            replication
-        });
-        (status.executed, status.received, status.purged) = (executed, received, purged);
-        status.read_only ^= flags[0];
-        (status.disk_stalled, status.semi_sync_blocked) = (flags[1] && flags[2], flags[3]);
-        status.semi_sync_primary_enabled ^= flags[4];
-        status.semi_sync_replica_enabled ^= flags[5];
-        if flags[6] {
-            status.tablet_type = TabletType::Primary;
-        }
-        (status.semi_sync_clients, status.semi_sync_wait_count) = (n, 1 + n / 2);
-        status
-    })
+    (threads, sets, flags, 0u32..3).prop_map(
+        move |((source, io, error, sql, sql_error, lag), (executed, received, purged), flags, n)| {
+            let mut status = usual.clone();
+            status.replication = source.zip(status.replication).map(|(host, mut replication)| {
+                (replication.source_host, replication.io, replication.io_error) = (host.to_owned(), io, error.to_owned());
+                (replication.sql_running, replication.sql_error, replication.lag) = (sql, sql_error.to_owned(), lag);
+                replication
+            });
+            (status.executed, status.received, status.purged) = (executed, received, purged);
+            status.read_only ^= flags[0];
+            (status.disk_stalled, status.semi_sync_blocked) = (flags[1] && flags[2], flags[3]);
+            status.semi_sync_primary_enabled ^= flags[4];
+            status.semi_sync_replica_enabled ^= flags[5];
+            if flags[6] {
+                status.tablet_type = TabletType::Primary;
+            }
+            (status.semi_sync_clients, status.semi_sync_wait_count) = (n, 1 + n / 2);
+            status
+        },
+    )
 }
 
 prop_compose! {
@@ -160,7 +162,9 @@ fn signs_of_life(view: &ShardView) -> Vec<String> {
         signs.push("it answered since".to_owned());
     }
     let fresh = |age: Duration| age < since && age <= rules.greeting_max_age;
-    for (witness, seen) in tablet.greetings.iter().filter(|(witness, seen)| view.tablets.contains_key(*witness) && fresh(seen.age)) {
+    for (witness, seen) in
+        tablet.greetings.iter().filter(|(witness, seen)| view.tablets.contains_key(*witness) && fresh(seen.age))
+    {
         if seen.what == Greeting::Greeted && witness != primary {
             signs.push(format!("{witness} was greeted"));
         }
