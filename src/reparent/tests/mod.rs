@@ -8,6 +8,7 @@ mod roads;
 mod server;
 mod tables;
 mod tablets;
+mod testify;
 mod world;
 
 use std::time::Duration;

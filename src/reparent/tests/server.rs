@@ -43,6 +43,10 @@ pub struct Server {
     pub mysqld_down: bool,
     /// Nothing answers, and it may go on where it was.
     pub frozen: bool,
+    /// Its connection to a source that froze still stands, as far as it knows.
+    pub content: bool,
+    /// `replica_net_timeout`, in seconds.
+    pub net_timeout_s: i32,
     /// `offline_mode`.
     pub offline: bool,
     /// Rows of the reparent journal before this test's own.
@@ -98,6 +102,8 @@ impl Server {
             clock_behind_s: 0,
             mysqld_down: false,
             frozen: false,
+            content: false,
+            net_timeout_s: 60,
             offline: false,
             journal: 1,
             version: "9.7.4".to_owned(),
@@ -193,7 +199,7 @@ impl Server {
 
     /// Its replication status; `source` is the server that it copies from.
     pub fn status(&self, source_port: i32, source: Option<&Server>) -> replicationdata::Status {
-        let lost = self.io && !source.is_some_and(Server::serves);
+        let lost = self.io && !self.content && !source.is_some_and(Server::serves);
         replicationdata::Status {
             position: format!("MySQL56/{}", self.executed),
             relay_log_position: format!("MySQL56/{}", self.received),
@@ -208,7 +214,11 @@ impl Server {
             } else {
                 1
             },
-            last_io_error: if lost { "error connecting to source (errno 2003)".to_owned() } else { self.io_error.clone() },
+            last_io_error: if lost {
+                "Error connecting to source: Can't connect to MySQL server (110)".to_owned()
+            } else {
+                self.io_error.clone()
+            },
             last_sql_error: self.sql_error.clone(),
             auto_position: self.auto_position,
             sql_state: if self.sql { 3 } else { 1 },

@@ -250,7 +250,7 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
         Ok(QueryResult { rows: vec![Row { lengths, values: values.concat().into_bytes() }], ..Default::default() })
     };
     match sql {
-        "STOP REPLICA IO_THREAD" => server.io = false,
+        "STOP REPLICA IO_THREAD" => (server.io, server.content) = (false, false),
         "START REPLICA IO_THREAD" => server.start(true, false),
         "START REPLICA SQL_THREAD" => server.start(false, true),
         "START REPLICA" => server.start(true, true),
@@ -274,6 +274,10 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
         }
         _ if sql.starts_with("SET GLOBAL rpl_semi_sync_source_timeout = ") => {
             server.semi_sync_timeout_ms = 1_000_000_000_000_000_000
+        }
+        "SELECT @@global.replica_net_timeout" => return row(&[&server.net_timeout_s.to_string()]),
+        _ if sql.starts_with("SET GLOBAL replica_net_timeout = ") => {
+            server.net_timeout_s = sql.rsplit(' ').next().unwrap().parse().unwrap()
         }
         _ if sql.starts_with("SELECT (SELECT COUNT(*)") => return row(&["0"]),
         other => return failed(&format!("the test does not know {other}")),
@@ -310,6 +314,10 @@ impl TabletManager for Arc<World> {
                 version: server.version.clone(),
                 log_bin_enabled: server.log_bin,
                 log_replica_updates: true,
+                replication_configuration: Some(Configuration {
+                    heartbeat_interval: 30.0,
+                    replica_net_timeout: server.net_timeout_s,
+                }),
                 ..Default::default()
             })
         };
