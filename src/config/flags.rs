@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, FenceArgs, GoDuration, PeerArgs};
+use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -116,6 +116,9 @@ pub struct ServeArgs {
     /// What the elector does by itself.
     #[command(flatten)]
     pub elector: ElectorArgs,
+    /// Limits of anti-flapping.
+    #[command(flatten)]
+    pub flap: FlapArgs,
     /// How long a reparent waits for replicas where the request does not say
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Reparents")]
     pub wait_replicas_timeout: GoDuration,

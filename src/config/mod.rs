@@ -4,6 +4,7 @@ mod argv;
 mod duration;
 mod elector;
 mod flags;
+mod flap;
 mod foreign;
 mod mysql;
 mod peers;
@@ -19,12 +20,14 @@ pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
+pub use flap::FlapArgs;
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 pub use peers::PeerArgs;
 
 use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
+    ledger::FlapRules,
     mysql::fence::FenceAccount,
     peers::PeerTls,
     sense::Watched,
@@ -131,6 +134,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Root of our journal in the global etcd.
     pub ledger_root: String,
+    /// How often a shard may have an automatic promotion.
+    pub flap: FlapRules,
     /// The account that fences MySQL servers directly; without one that is off.
     pub fence: Option<FenceAccount>,
     /// How often each tablet is looked at.
@@ -175,6 +180,7 @@ impl TryFrom<&ServeArgs> for Settings {
             remote_operation_timeout: args.topo.remote_operation_timeout.0,
             lock_timeout,
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
+            flap: args.flap.rules()?,
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
             watched: watched(args)?,

@@ -135,3 +135,26 @@ fn a_lock_that_is_given_up_before_a_dead_holder_loses_it_is_warned_about() {
     let (settings, _) = settings(&format!("{TOPO} --lock-timeout 2s")).unwrap();
     assert!(settings.warnings[0].contains("--lock-timeout 2s") && settings.warnings[0].contains("5s"));
 }
+
+#[test]
+fn each_rule_of_anti_flapping_has_a_flag_and_zero_switches_it_off() {
+    use crate::ledger::{Burst, FlapRules};
+    let (defaults, _) = settings(TOPO).unwrap();
+    assert_eq!(defaults.flap, FlapRules::default());
+    let line = format!("{TOPO} --failover-floor=0 --failover-burst=0 --failover-cap-per-hour=0");
+    assert_eq!(settings(&line).unwrap().0.flap, FlapRules { floor: Duration::ZERO, burst: None, cap_per_hour: 0 });
+    let line = format!("{TOPO} --failover-floor 10s --failover_burst 3/90s --failover-cap-per-hour 4");
+    let burst = Some(Burst { count: 3, within: Duration::from_secs(90) });
+    assert_eq!(settings(&line).unwrap().0.flap, FlapRules { floor: Duration::from_secs(10), burst, cap_per_hour: 4 });
+    for (flag, words) in [
+        ("--failover-floor=25h", "without a primary"),
+        ("--failover-floor=-1s", "negative"),
+        ("--failover-burst=2", "no / in it"),
+        ("--failover-burst=0/1m", "2/1m"),
+        ("--failover-burst=2/25h", "without a primary"),
+        ("--failover-cap-per-hour=-1", "--failover-cap-per-hour"),
+    ] {
+        let error = settings(&format!("{TOPO} {flag}")).unwrap_err();
+        assert!(error.contains(words) && error.contains("--failover-"), "{flag}: {error}");
+    }
+}

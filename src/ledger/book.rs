@@ -164,11 +164,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Waits until every task has ended after `stop` was cancelled, at most `limit`.
-    pub async fn stopped(&self, limit: Duration) {
-        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+    /// Waits until every task has ended after `stop` was cancelled, at most `limit`; answers whether they have.
+    pub async fn stopped(&self, limit: Duration) -> bool {
+        let ended = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
+        if !ended {
             tracing::warn!(?limit, "the ledger did not stop in time");
         }
+        ended
     }
 }
 

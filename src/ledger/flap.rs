@@ -32,9 +32,8 @@ pub struct Burst {
 
 /// Text that is no burst.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not a number of promotions within a time: {reason}; write it as 2/1m, or 0 for no such rule")]
+#[error("{reason}")]
 pub struct BurstError {
-    given: String,
     reason: String,
 }
 
@@ -121,7 +120,7 @@ impl FromStr for Burst {
     type Err = BurstError;
 
     fn from_str(text: &str) -> Result<Self, BurstError> {
-        let error = |reason: String| BurstError { given: text.to_owned(), reason };
+        let error = |reason: String| BurstError { reason };
         let (count, within) = text.split_once('/').ok_or_else(|| error("there is no / in it".to_owned()))?;
         let count: u32 = count.parse().map_err(|_| error(format!("{count:?} is no number")))?;
         let within: GoDuration = within.parse().map_err(|wrong: crate::config::DurationError| error(wrong.to_string()))?;

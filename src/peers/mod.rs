@@ -144,15 +144,12 @@ impl Peers {
             Err(_) => return Verdict::voters_unknown(claim, tablet, format!("etcd gave no answer within {limit:?}")),
         };
         let me = &settings.address;
-        let asked = voters.values().filter(|voter| voter.id != *me).cloned().map(|voter| {
-            let (ask, tablet) = (ask.clone(), tablet.clone());
-            async move {
-                let sent = Instant::now();
-                let answer = timeout(limit, ask.observe(&voter, &tablet, limit)).await;
-                let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
-                (voter.id, answer.map(|seen| (seen, sent)))
+        let mut asked = Vec::new();
+        for voter in voters.values() {
+            if voter.id != *me {
+                asked.push(observed(ask.clone(), voter.clone(), tablet.clone(), limit));
             }
-        });
+        }
         let others = stream::iter(asked).buffer_unordered(ASKED_MAX).collect::<Vec<_>>();
         let own = async {
             let sent = Instant::now();
@@ -173,4 +170,17 @@ impl Peers {
             tracing::warn!(?limit, "this elector did not take its leave of the others in time; they notice within three seconds");
         }
     }
+}
+
+/// One elector's answer, and when it was asked.
+async fn observed(
+    ask: Arc<dyn Ask>,
+    voter: Elector,
+    tablet: TabletAlias,
+    limit: Duration,
+) -> (String, Result<(Observation, Instant), String>) {
+    let sent = Instant::now();
+    let answer = timeout(limit, ask.observe(&voter, &tablet, limit)).await;
+    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+    (voter.id, answer.map(|seen| (seen, sent)))
 }

@@ -44,6 +44,12 @@ impl Cluster {
         self.tablet(alias).mysqld.value(&format!("SELECT GTID_SUBTRACT('{set}', @@global.gtid_executed)")).await
     }
 
+    /// Whom the shard record names.
+    pub async fn declared_primary(&self) -> Result<Option<TabletAlias>, SandboxError> {
+        let shard: Shard = self.record(&format!("{GLOBAL_ROOT}/keyspaces/{KEYSPACE}/shards/{SHARD}/Shard")).await?;
+        Ok(shard.primary_alias.and_then(|alias| TabletAlias::try_from(&alias).ok()))
+    }
+
     /// What is wrong in the topology with `primary` as the primary, one sentence each.
     pub async fn wrong_records(&self, primary: &TabletAlias) -> Result<Vec<String>, SandboxError> {
         let mut wrong = Vec::new();

@@ -7,7 +7,7 @@ mod measured;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use grpc::Limits;
@@ -15,10 +15,12 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
+    ledger::Clock,
     metrics::Metrics,
-    peers::{GrpcAsk, Observer, PeerSettings, Peers},
+    peers::{GrpcAsk, Observer, PeerSettings},
+    recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
-    sense::{SenseSettings, Senses},
+    sense::SenseSettings,
     tablet::TabletManager,
     topo::{ShardId, Topo},
 };
@@ -66,6 +68,9 @@ impl Parts {
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
         let counted = metrics.clone();
         let on_finished = move |shard: &ShardId, outcome: &Outcome| {
+            if matches!(outcome.result, Err(ReparentError::NotDue { .. })) {
+                return;
+            }
             let operation = outcome.operation;
             counted.reparent(operation, shard, outcome.result.as_ref().err().map(ReparentError::reason), outcome.took);
             for (step, took) in &outcome.steps {
@@ -86,9 +91,8 @@ pub struct Server {
     stopping: CancellationToken,
     closing: CancellationToken,
     hands: Hands,
-    senses: Arc<Senses>,
-    /// This elector among the others.
-    pub peers: Peers,
+    /// What watches and acts by itself.
+    pub elector: Elector,
     faces: JoinSet<()>,
 }
 
@@ -101,20 +105,11 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let sensing = SenseSettings {
-            status_interval: settings.instance_poll_time,
-            remote_operation_timeout: settings.remote_operation_timeout,
-            watched: settings.watched.clone(),
-            durability_extra: settings.durability_extra.clone(),
-        };
-        let peers = peers(settings, &parts, grpc, &stopping);
-        let owned = peers.ownership();
-        let senses = Senses::start(&hands.topo, hands.tablets.clone(), parts.metrics.clone(), sensing, owned, &stopping);
-        let senses = Arc::new(senses);
-        let context = grpc::Context::new(settings, parts.clone(), senses.clone(), limits, stopping.clone())?;
+        let elector = Elector::start(hands.clone(), parts.metrics.clone(), elector(settings, &parts, grpc), &stopping);
+        let context = grpc::Context::new(settings, parts.clone(), elector.senses.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
         faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, senses, peers, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -126,8 +121,7 @@ impl Server {
     pub async fn stop(mut self, wait: Duration) -> bool {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
-        self.senses.stopped(CLOSE_WAIT).await;
-        self.peers.stopped(CLOSE_WAIT).await;
+        self.elector.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
@@ -136,16 +130,28 @@ impl Server {
     }
 }
 
-/// Joins the other electors; they reach us at `grpc`, or where the settings say.
-fn peers(settings: &Settings, parts: &Parts, grpc: SocketAddr, stop: &CancellationToken) -> Peers {
-    let topo = &parts.hands.topo;
-    let among = PeerSettings {
+/// What the elector is told.
+fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSettings {
+    let hostname = parts.hands.topo.hostname();
+    let sense = SenseSettings {
+        status_interval: settings.instance_poll_time,
+        remote_operation_timeout: settings.remote_operation_timeout,
+        watched: settings.watched.clone(),
+        durability_extra: settings.durability_extra.clone(),
+    };
+    let peers = PeerSettings {
         ledger_root: settings.ledger_root.clone(),
-        address: settings.advertised(grpc, topo.hostname()),
-        who: format!("{}:{}", topo.hostname(), grpc.port()),
+        address: settings.advertised(grpc, hostname),
+        who: format!("{hostname}:{}", grpc.port()),
         cell: settings.cell.clone(),
         watched: settings.watched.clone(),
     };
-    let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
-    Peers::start(topo, parts.observer.clone(), ask, among, parts.metrics.peers.clone(), stop)
+    ElectorSettings {
+        sense,
+        peers,
+        ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
+        observer: parts.observer.clone(),
+        live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
+        clock: Clock::of_this_machine(),
+    }
 }

@@ -1,6 +1,8 @@
 //! What the tests on real servers share: a thin layer over `vtelector::sandbox`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod story;
+
 use std::{
     ops::{Deref, DerefMut},
     path::Path,
@@ -20,9 +22,16 @@ pub fn tools() -> Tools {
     Tools::find(Some(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"))).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Three tablets in two cells under `semi_sync`.
+/// Three tablets in two cells under `semi_sync`, and an elector that acts by itself. A series of kills is no life: nothing blocks the
+/// next failover (safety rules, section 10).
+pub fn automatic() -> Shape {
+    let series = ["--failover-floor=0", "--failover-burst=0", "--failover-cap-per-hour=0"].map(String::from);
+    Shape { elector_flags: series.into(), ..Shape::new(env!("CARGO_BIN_EXE_vtelector").into(), tools()) }
+}
+
+/// The same with an elector that does only what it is called for.
 pub fn shape() -> Shape {
-    Shape::new(env!("CARGO_BIN_EXE_vtelector").into(), tools())
+    Shape { elector_flags: vec!["--allow-recovery=false".to_owned()], ..automatic() }
 }
 
 /// A gap is measured between writes: so many must be acknowledged around every move.

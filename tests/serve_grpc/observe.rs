@@ -113,7 +113,7 @@ async fn what_is_no_tablet_is_refused() {
 async fn electors_of_three_cells_confirm_a_dead_tablet_manager_and_two_do_not() {
     let world = World::with_flags(Limits::default(), &["--instance-poll-time=24h", "--cell=zone1"]).await;
     let (second, third) = (elector(&world, &["--cell=zone2"]).await, elector(&world, &["--cell=zone3"]).await);
-    let peers = &world.server.peers;
+    let peers = &world.server.elector.peers;
     let all_there = timeout(SOON, async {
         while peers.electors().len() < 3 {
             sleep(Duration::from_millis(20)).await;

@@ -31,7 +31,7 @@ struct Line {
 /// Settings of a server on this etcd, as flags make them.
 pub fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
     let line = format!(
-        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --port=0 --grpc-port=0 --bind-address=127.0.0.1 \
+        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --allow-recovery=false --port=0 --grpc-port=0 --bind-address=127.0.0.1 \
          --grpc-bind-address=127.0.0.1 --lock-timeout=1s --remote-operation-timeout=1s",
         etcd.address
     );

@@ -1,0 +1,250 @@
+//! One action, from the decision to its record.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{
+    decide::Action,
+    gate::gate,
+    supervisor::{Supervisor, Suspicion},
+};
+use crate::{
+    diagnose::{Ground, Problem, Remedy, Repair},
+    ledger::{Kind, Outcome as Ending, Recovery},
+    metrics::Phase,
+    peers::Claim,
+    reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step},
+    shard::{FailureClass, ShardView},
+    topo::TabletAlias,
+};
+
+/// Rereading everybody after a failed primary takes the living a few milliseconds; nobody waits longer for the others.
+const REREAD_LIMIT: Duration = Duration::from_millis(300);
+/// How long a witness listens for a greeting: as long as a proof of silence takes (safety rules, section 9).
+const WITNESS_LIMIT: Duration = Duration::from_secs(1);
+/// Under a policy without acknowledgements a primary's port has to refuse connections for that long (safety rules, section 2).
+const REFUSED_FOR: Duration = Duration::from_millis(200);
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing was changed, something may have been learned.
+    Looked,
+    /// Done.
+    Done,
+    /// Under the lock it was not due any more.
+    NotDue(String),
+    /// It failed, or was refused.
+    Failed(String),
+}
+
+/// What VTOrc calls the recovery, for metrics.
+pub(super) fn vtorc_name(remedy: &Remedy) -> &'static str {
+    match remedy {
+        Remedy::Report | Remedy::Reread(_) | Remedy::Testify => "CheckAndRecoverGenericProblem",
+        Remedy::Emergency(Ground::RecordDeleted) => "RecoverPrimaryTabletDeleted",
+        Remedy::Emergency(_) => "RecoverDeadPrimary",
+        Remedy::Takeover { then_emergency: true, .. } => "RecoverIncapacitatedPrimary",
+        Remedy::Takeover { then_emergency: false, .. } => "GracefulTakeover",
+        Remedy::ElectFirst => "ElectNewPrimary",
+        Remedy::Fix(repair) => match repair {
+            Repair::MakeWritable | Repair::SemiSyncPrimary | Repair::AlignType => "FixPrimary",
+            Repair::ForgetSource => "RecoverPrimaryHasPrimary",
+            Repair::RetirePrimary => "ReconcileStaleTopoPrimary",
+            Repair::Drain => "RecoverErrantGTIDDetected",
+            Repair::PublishPrimary => "PublishPrimary",
+            Repair::LiftFence => "LiftFence",
+            _ => "FixReplica",
+        },
+    }
+}
+
+fn kind(action: &Action) -> Kind {
+    match action {
+        Action::Emergency(_) => Kind::Emergency,
+        Action::Takeover { .. } => Kind::Takeover,
+        Action::ElectFirst => Kind::ElectFirst,
+        Action::Reread(_) | Action::Testify | Action::Fix(..) => Kind::Repair,
+    }
+}
+
+impl Supervisor {
+    pub(super) async fn act(&mut self, view: &ShardView, problem: &Problem, action: Action) -> Ended {
+        match &action {
+            Action::Reread(tablets) => {
+                self.context.senses.reread_some(&self.shard, tablets, REREAD_LIMIT).await;
+                return Ended::Looked;
+            }
+            Action::Testify => {
+                self.ask_witnesses(problem);
+                return Ended::Looked;
+            }
+            _ => {}
+        }
+        let began = Instant::now();
+        let _pending = self.context.metrics.recover.begun(&self.shard, vtorc_name(&problem.remedy));
+        let (ended, outcome) = match &action {
+            Action::Emergency(ground) => self.emergency(view, problem, *ground).await,
+            Action::Takeover { to, then_emergency } => self.takeover(view, problem, to.clone(), *then_emergency).await,
+            Action::ElectFirst => self.elect_first(problem).await,
+            Action::Fix(tablet, repair) => (self.fix(problem, tablet, *repair).await, None),
+            Action::Reread(_) | Action::Testify => (Ended::Looked, None),
+        };
+        self.record(problem, &action, &ended, outcome.as_ref(), began.elapsed()).await;
+        ended
+    }
+
+    /// Asks without waiting: what the witnesses say comes as news.
+    fn ask_witnesses(&mut self, problem: &Problem) {
+        let Some(of) = problem.tablet.clone() else { return };
+        let (senses, shard) = (self.context.senses.clone(), self.shard.clone());
+        self.asking.spawn(async move { senses.ask_witnesses(&shard, &of, WITNESS_LIMIT).await });
+    }
+
+    async fn emergency(&mut self, view: &ShardView, problem: &Problem, ground: Ground) -> (Ended, Option<Outcome>) {
+        let Some(primary) = problem.tablet.clone() else {
+            return (Ended::Failed("the problem names no primary".to_owned()), None);
+        };
+        if ground == Ground::ManagerDead
+            && let verdict = self.context.peers.quorum(Claim::ManagerDead, &primary).await
+            && !verdict.holds()
+        {
+            let why = verdict.to_string();
+            tracing::warn!(shard = %self.shard, %primary, why, "no failover: the electors do not agree that this primary is lost");
+            return (Ended::Failed(why), None);
+        }
+        let suspicion = self.suspected;
+        tracing::warn!(shard = %self.shard, %primary, problem = %problem.code, why = problem.why, "emergency reparent");
+        let decided = Instant::now();
+        let live = self.context.live();
+        let wish = Emergency {
+            new_primary: None,
+            ignore_replicas: Default::default(),
+            expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
+            wait_replicas_timeout: live.wait_replicas_timeout,
+            prevent_cross_cell: live.prevent_cross_cell,
+            wait_for_all_tablets: ground == Ground::RecordDeleted,
+            accept_loss: None,
+            choose_side: false,
+            allow_not_established: false,
+            allow_unfenced: live.allow_unfenced || is_refused(view, &primary),
+        };
+        let outcome = self.context.hands.emergency_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
+        if let (Some(suspicion), Ok(_)) = (suspicion, &outcome.result) {
+            self.measure(suspicion, decided, &outcome);
+        }
+        self.after_promotion(outcome).await
+    }
+
+    async fn takeover(
+        &mut self,
+        view: &ShardView,
+        problem: &Problem,
+        to: Option<TabletAlias>,
+        then_emergency: bool,
+    ) -> (Ended, Option<Outcome>) {
+        let live = self.context.live();
+        let wish = Planned {
+            avoid_primary: to.is_none().then(|| view.primary().cloned()).flatten(),
+            new_primary: to,
+            expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
+            wait_replicas_timeout: live.wait_replicas_timeout,
+            tolerable_lag: live.tolerable_lag,
+            allow_cross_cell: !live.prevent_cross_cell,
+            mode: Mode::Graceful,
+        };
+        let outcome = self.context.hands.planned_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
+        let may_go_on = then_emergency && live.allow_emergency;
+        match &outcome.result {
+            Err(error) if may_go_on && !matches!(error, ReparentError::NotDue { .. }) => {
+                tracing::warn!(shard = %self.shard, %error, "the planned reparent failed: an emergency reparent follows");
+                self.emergency(view, problem, Ground::PrimaryIncapable).await
+            }
+            _ => self.after_promotion(outcome).await,
+        }
+    }
+
+    async fn elect_first(&mut self, problem: &Problem) -> (Ended, Option<Outcome>) {
+        let live = self.context.live();
+        let wish = Planned {
+            new_primary: None,
+            avoid_primary: None,
+            expected_primary: None,
+            wait_replicas_timeout: live.wait_replicas_timeout,
+            tolerable_lag: live.tolerable_lag,
+            allow_cross_cell: true,
+            mode: Mode::Graceful,
+        };
+        let outcome = self.context.hands.planned_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
+        self.after_promotion(outcome).await
+    }
+
+    async fn fix(&self, problem: &Problem, tablet: &TabletAlias, repair: Repair) -> Ended {
+        let gate = gate(&self.context, &self.shard, problem);
+        match self.context.hands.repair(&self.shard, tablet, repair, gate).await.end {
+            RepairEnd::Done(_) => Ended::Done,
+            end @ (RepairEnd::AlreadyFixed(_) | RepairEnd::NotDue(_)) => Ended::NotDue(end.to_string()),
+            end @ (RepairEnd::Refused(_) | RepairEnd::Failed(_)) => Ended::Failed(end.to_string()),
+        }
+    }
+
+    async fn after_promotion(&self, outcome: Outcome) -> (Ended, Option<Outcome>) {
+        let ended = match &outcome.result {
+            Ok(promoted) if promoted.promoted().is_some() => Ended::Done,
+            Ok(_) => Ended::NotDue("there was nothing to do".to_owned()),
+            Err(ReparentError::NotDue { reason, .. }) => Ended::NotDue(reason.clone()),
+            Err(error) => Ended::Failed(error.to_string()),
+        };
+        (ended, Some(outcome))
+    }
+
+    fn measure(&self, suspicion: Suspicion, decided: Instant, outcome: &Outcome) {
+        let metrics = &self.context.metrics.recover;
+        let after = |at: Instant| at.saturating_duration_since(suspicion.last_good);
+        let locked = Instant::now().checked_sub(outcome.took).unwrap_or(decided);
+        let until =
+            |last: Step| -> Duration { outcome.steps.iter().take_while(|(step, _)| *step <= last).map(|(_, took)| *took).sum() };
+        metrics.phase(Phase::Suspicion, after(suspicion.since));
+        metrics.phase(Phase::Decision, after(decided));
+        metrics.phase(Phase::Lock, after(locked));
+        metrics.phase(Phase::Writable, after(locked) + until(Step::Promote));
+        metrics.phase(Phase::Repointed, after(locked) + until(Step::Follow));
+    }
+
+    /// One line in the ledger for everything that was changed, or should have been; the other electors count by it.
+    async fn record(&self, problem: &Problem, action: &Action, ended: &Ended, outcome: Option<&Outcome>, took: Duration) {
+        let ending = match ended {
+            Ended::Looked => return,
+            Ended::Done => Ending::Done,
+            Ended::NotDue(_) => Ending::AlreadyDone,
+            Ended::Failed(why) => Ending::Failed(why.clone()),
+        };
+        self.context.metrics.recover.ended(&self.shard, problem.code, vtorc_name(&problem.remedy), ending.name());
+        let promoted = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.promoted().cloned());
+        let recovery = Recovery {
+            shard: self.shard.clone(),
+            code: problem.code.name().to_owned(),
+            kind: kind(action),
+            promoted,
+            old: problem.tablet.clone(),
+            who: self.context.hands.settings.who.clone(),
+            at: SystemTime::now(),
+            took,
+            outcome: ending,
+            evidence: problem.why.clone(),
+        };
+        self.context.board.recovered(&recovery);
+        if matches!(ended, Ended::NotDue(_)) {
+            return;
+        }
+        if let Err(error) = self.context.ledger.record(recovery).await {
+            tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
+        }
+    }
+}
+
+/// Whether nobody listens on the primary's port, seen at least twice (safety rules, section 2).
+fn is_refused(view: &ShardView, primary: &TabletAlias) -> bool {
+    let failing = view.tablets.get(primary).and_then(|primary| primary.mysql.failing.as_ref());
+    failing.is_some_and(|failing| failing.class == FailureClass::Refused && failing.count >= 2 && failing.since >= REFUSED_FOR)
+}
