@@ -7,7 +7,12 @@ mod code;
 mod dead;
 pub mod errant;
 mod facts;
+mod primary;
 mod problem;
+mod records;
+mod replica;
+mod semi_sync;
+mod structure;
 mod testimony;
 #[cfg(test)]
 mod tests;
@@ -28,7 +33,11 @@ pub fn diagnose(view: &ShardView, rules: &Rules) -> Vec<Problem> {
     }
     let facts = Facts::of(view, rules);
     let mut problems = Vec::new();
-    problems.extend(dead::problems(&facts));
+    for family in
+        [dead::problems, primary::problems, records::problems, replica::problems, semi_sync::problems, structure::problems]
+    {
+        problems.extend(family(&facts));
+    }
     problems.sort_by(|a, b| order(a).cmp(&order(b)));
     restrain(view, &mut problems);
     problems

@@ -15,12 +15,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     declared::{Declared, Reading, Watched},
     errant::{ErrantFilter, TabletReport},
+    primary::PrimaryWatch,
     shard::Shard,
     world::World,
 };
 use crate::{
     durability::Extra,
     metrics::Metrics,
+    mysql::probe::DirectMysql,
     peers::Ownership,
     shard::ShardView,
     tablet::TabletManager,
@@ -35,6 +37,10 @@ const FIRST_READ_LIMIT: Duration = Duration::from_secs(3);
 pub struct SenseSettings {
     /// How often each tablet says everything (`--instance-poll-time`).
     pub status_interval: Duration,
+    /// How often a declared primary is asked whether it lives (`--primary-liveness-interval`).
+    pub primary_liveness_interval: Duration,
+    /// So many such questions a second in the whole fleet; with more primaries each is asked less often.
+    pub liveness_per_second_max: u32,
     /// Limit of one call to a tablet (`--remote-operation-timeout`).
     pub remote_operation_timeout: Duration,
     /// Which shards.
@@ -56,6 +62,7 @@ impl Senses {
     pub fn start(
         topo: &Topo,
         tablets: Arc<dyn TabletManager>,
+        direct: Option<Arc<dyn DirectMysql>>,
         metrics: Arc<Metrics>,
         settings: SenseSettings,
         owned: watch::Receiver<Arc<Ownership>>,
@@ -67,7 +74,7 @@ impl Senses {
         let shards = Arc::new(RwLock::default());
         let reading =
             Reading { watched: settings.watched.clone(), extra: settings.durability_extra.clone(), regions: BTreeMap::new() };
-        let world = Arc::new(World::new(tablets, metrics, settings, &stop));
+        let world = Arc::new(World::new(tablets, direct, metrics, settings, &stop));
         let curator = Curator {
             world: world.clone(),
             topo: topo.clone(),
@@ -75,6 +82,8 @@ impl Senses {
             shards: shards.clone(),
             publish,
             sensors: BTreeMap::new(),
+            primaries: BTreeMap::new(),
+            watched: BTreeMap::new(),
             listed: false,
         };
         let curating = stop.clone();
@@ -150,6 +159,9 @@ struct Curator {
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     publish: watch::Sender<Arc<BTreeSet<ShardId>>>,
     sensors: BTreeMap<ShardId, BTreeMap<TabletAlias, DropGuard>>,
+    primaries: BTreeMap<ShardId, (TabletAlias, DropGuard)>,
+    /// How many tablets are watched, as the metrics say.
+    watched: BTreeMap<ShardId, usize>,
     /// Whether every cell was read, or could not be for some time.
     listed: bool,
 }
@@ -212,7 +224,9 @@ impl Curator {
                 }
             };
             self.sense(&shard, &aliases);
+            self.watch_primary(&shard);
         }
+        self.count();
         if !new.is_empty() {
             self.shards.write().unwrap_or_else(PoisonError::into_inner).append(&mut new);
         }
@@ -227,6 +241,7 @@ impl Curator {
 
     fn forget_all_but(&mut self, names: &BTreeSet<ShardId>) {
         self.sensors.retain(|id, _| names.contains(id));
+        self.primaries.retain(|id, _| names.contains(id));
         self.shards.write().unwrap_or_else(PoisonError::into_inner).retain(|id, shard| {
             let stays = names.contains(id);
             if !stays {
@@ -234,6 +249,30 @@ impl Curator {
             }
             stays
         });
+    }
+
+    /// The declared primary is watched more closely; while nobody knows who it is, the last one is.
+    fn watch_primary(&mut self, shard: &Arc<Shard>) {
+        let Some(primary) = shard.primary() else { return };
+        if self.primaries.get(&shard.id).is_some_and(|(watched, _)| *watched == primary) {
+            return;
+        }
+        let stop = self.world.stop.child_token();
+        self.primaries.insert(shard.id.clone(), (primary.clone(), stop.clone().drop_guard()));
+        let watch = PrimaryWatch::new(self.world.clone(), shard.clone(), primary);
+        self.world.tasks.spawn(async move { stop.run_until_cancelled(watch.run()).await });
+    }
+
+    fn count(&mut self) {
+        let counts: BTreeMap<ShardId, usize> = self.sensors.iter().map(|(id, sensors)| (id.clone(), sensors.len())).collect();
+        if counts != self.watched {
+            let mut cells: BTreeMap<String, usize> = BTreeMap::new();
+            for alias in self.sensors.values().flat_map(BTreeMap::keys) {
+                *cells.entry(alias.cell.clone()).or_default() += 1;
+            }
+            self.world.metrics.sense.watched(&counts, &cells);
+            self.watched = counts;
+        }
     }
 
     /// One sensor per tablet.
