@@ -123,21 +123,32 @@ impl Bench {
     /// replica has received and then loses does not come back.
     async fn received_and_not_applied(&self, alias: &TabletAlias) -> String {
         self.test.delay(alias, 3600).await.unwrap();
-        let (primary, before) = (&self.primary, self.test.tablet(&self.primary).mysqld.gtid_executed().await.unwrap());
-        self.sql(primary, &["CREATE DATABASE kept", "CREATE TABLE kept.t (n INT PRIMARY KEY)", "INSERT INTO kept.t VALUES (1)"])
+        let new = self
+            .write(&["CREATE DATABASE kept", "CREATE TABLE kept.t (n INT PRIMARY KEY)", "INSERT INTO kept.t VALUES (1)"])
             .await;
-        let after = self.test.tablet(primary).mysqld.gtid_executed().await.unwrap();
-        let new = self.value(primary, &format!("SELECT GTID_SUBTRACT('{after}', '{before}')")).await;
+        self.receives(alias, &new).await;
+        new
+    }
+
+    /// Writes on the primary; the transactions.
+    async fn write(&self, statements: &[&str]) -> String {
+        let executed = async || self.test.tablet(&self.primary).mysqld.gtid_executed().await.unwrap();
+        let before = executed().await;
+        self.sql(&self.primary, statements).await;
+        self.value(&self.primary, &format!("SELECT GTID_SUBTRACT('{}', '{before}')", executed().await)).await
+    }
+
+    /// Waits until a replica has received these.
+    async fn receives(&self, alias: &TabletAlias, gtids: &str) {
         eventually("the replica receiving them", LIMIT, async || {
             let received = self.replica(alias, "Retrieved_Gtid_Set").await.unwrap_or_default().replace('\n', "");
-            match self.value(primary, &format!("SELECT GTID_SUBSET('{new}', '{received}')")).await.as_str() {
+            match self.value(&self.primary, &format!("SELECT GTID_SUBSET('{gtids}', '{received}')")).await.as_str() {
                 "1" => Ok(()),
-                _ => Err(SandboxError::Wrong(vec![format!("{received} lacks some of {new}")])),
+                _ => Err(SandboxError::Wrong(vec![format!("{received} lacks some of {gtids}")])),
             }
         })
         .await
         .unwrap();
-        new
     }
 
     async fn purge(&self) {
@@ -263,7 +274,7 @@ async fn a_relay_log_that_cannot_be_applied_is_not_thrown_away() {
     mysql_async::prelude::Queryable::query_drop(&mut conn, "SET sql_log_bin = 0").await.unwrap();
     mysql_async::prelude::Queryable::query_drop(&mut conn, "INSERT INTO stuck.t VALUES (1)").await.unwrap();
     bench.sql(&two, &["SET GLOBAL super_read_only = ON"]).await;
-    bench.sql(&bench.primary, &["INSERT INTO stuck.t VALUES (1)", "INSERT INTO stuck.t VALUES (2)"]).await;
+    let new = bench.write(&["INSERT INTO stuck.t VALUES (1)", "INSERT INTO stuck.t VALUES (2)"]).await;
     eventually("its SQL thread stopped", LIMIT, async || match bench.replica(&two, "Replica_SQL_Running").await.as_deref() {
         Some("No") => Ok(()),
         other => Err(format!("{other:?}")),
@@ -271,6 +282,7 @@ async fn a_relay_log_that_cannot_be_applied_is_not_thrown_away() {
     .await
     .unwrap();
     bench.point_at(&two, &one).await;
+    bench.receives(&two, &new).await;
     let received = bench.replica(&two, "Retrieved_Gtid_Set").await;
     let refusal = bench.refused(&two, Repair::Connect).await;
     let Refusal::Unapplied { unapplied, reason, .. } = &refusal else { panic!("{refusal}") };

@@ -8,9 +8,9 @@ mod gate;
 mod memory;
 pub mod publication;
 mod supervisor;
-pub mod traffic;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use elector::{Elector, ElectorSettings};
 
