@@ -232,7 +232,12 @@ impl Supervisor {
             allow_cross_cell: !live.prevent_cross_cell,
             mode: Mode::Graceful,
         };
-        let outcome = self.context.hands.planned_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
+        let (hands, gate) = (&self.context.hands, gate(&self.context, &self.shard, problem));
+        let outcome = match &wish.new_primary {
+            // Declared already, while another tablet works.
+            Some(to) if view.primary() == Some(to) => hands.take_over_if(&self.shard, to, gate).await,
+            _ => hands.planned_if(&self.shard, wish, gate).await,
+        };
         let may_go_on = then_emergency && live.allow_emergency;
         match &outcome.result {
             Err(error) if may_go_on && !matches!(error, ReparentError::NotDue { .. }) => {
