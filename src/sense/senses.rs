@@ -2,7 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -25,7 +31,7 @@ use crate::{
     metrics::Metrics,
     mysql::probe::DirectMysql,
     peers::Ownership,
-    shard::ShardView,
+    shard::{Greeting, ShardView},
     tablet::TabletManager,
     topo::{Freshness, ShardId, Snapshot, TabletAlias, Topo, Watcher},
 };
@@ -55,6 +61,8 @@ pub struct Senses {
     world: Arc<World>,
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     names: watch::Receiver<Arc<BTreeSet<ShardId>>>,
+    /// Whether every cell was read, or could not be for some time.
+    listed: Arc<AtomicBool>,
     _stop_with_us: DropGuard,
 }
 
@@ -72,6 +80,7 @@ impl Senses {
         let stop = stop.child_token();
         let watcher = Watcher::start(topo, &stop);
         let (publish, names) = watch::channel(Arc::default());
+        let listed = Arc::new(AtomicBool::new(false));
         let shards = Arc::new(RwLock::default());
         let reading =
             Reading { watched: settings.watched.clone(), extra: settings.durability_extra.clone(), regions: BTreeMap::new() };
@@ -86,16 +95,29 @@ impl Senses {
             primaries: BTreeMap::new(),
             watched: BTreeMap::new(),
             last: None,
+            listed: listed.clone(),
         };
         let curating = stop.clone();
         // The watcher ends with the task that reads from it.
         world.tasks.spawn(async move { curating.run_until_cancelled(curator.run(watcher, owned)).await });
-        Self { world, shards, names, _stop_with_us: stop.drop_guard() }
+        Self { world, shards, names, listed, _stop_with_us: stop.drop_guard() }
     }
 
     /// The shards that are watched and ours.
     pub fn shards(&self) -> watch::Receiver<Arc<BTreeSet<ShardId>>> {
         self.names.clone()
+    }
+
+    /// What is missing of the first look at the topology and at every tablet of our shards; `None` when nothing is.
+    pub fn unseen(&self) -> Option<String> {
+        if !self.listed.load(Acquire) {
+            return Some("the topology was not read yet".to_owned());
+        }
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        match shards.values().filter(|shard| !shard.is_looked_at()).count() {
+            0 => None,
+            unseen => Some(format!("{unseen} of {} shards were not looked at yet", shards.len())),
+        }
     }
 
     /// A shard at this moment; `None` when it is not watched.
@@ -124,9 +146,20 @@ impl Senses {
     }
 
     /// Lets every tablet that answers say what its host hears of that tablet's MySQL; the view then has it.
-    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) {
+    /// Answers whether some of them do not know how to: a vttablet has to be asked by [`crate::reparent::Hands::testify`].
+    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) -> bool {
+        match self.shard(shard) {
+            Some(shard) => self.world.ask_witnesses(&shard, of, limit).await,
+            None => false,
+        }
+    }
+
+    /// Takes in what was heard of a tablet's MySQL by other means than [`Senses::ask_witnesses`], all of it after `sent`.
+    pub fn testified(&self, shard: &ShardId, of: &TabletAlias, sent: Instant, heard: BTreeMap<TabletAlias, Greeting>) {
         if let Some(shard) = self.shard(shard) {
-            self.world.ask_witnesses(&shard, of, limit).await;
+            for (witness, greeting) in heard {
+                shard.greeted(of, &witness, sent, greeting);
+            }
         }
     }
 
@@ -171,6 +204,8 @@ struct Curator {
     watched: BTreeMap<ShardId, usize>,
     /// What was taken in last.
     last: Option<Last>,
+    /// Whether every cell was read, or could not be for some time.
+    listed: Arc<AtomicBool>,
 }
 
 /// What is declared, as it was taken in.
@@ -188,11 +223,13 @@ impl Curator {
         let started = Instant::now();
         loop {
             let (snapshot, ownership) = (snapshots.borrow_and_update().clone(), owned.borrow_and_update().clone());
-            let listed = self.last.as_ref().is_some_and(|last| last.listed) || is_listed(&snapshot, started);
+            let listed = self.listed.load(Relaxed) || is_listed(&snapshot, started);
             // Before the records were read once there is nothing to be watched.
             if self.last.is_some() || *snapshot.global() == Freshness::Current {
                 self.follow(snapshot, ownership, listed);
             }
+            // Only now: whoever sees it finds the shards.
+            self.listed.store(listed, Release);
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() { return },
                 // Whoever divided the work is gone: it stays as it was.
