@@ -48,7 +48,7 @@ fn defaults_are_those_of_vitess_but_for_the_lease() {
     assert_eq!(settings.topo.lease_ttl, Duration::from_secs(5));
     assert_eq!(settings.wait_replicas_timeout, Duration::from_secs(30));
     assert_eq!(settings.ledger_root, "/vtelector");
-    assert_eq!(settings.instance_poll_time, Duration::from_secs(5));
+    assert_eq!(settings.instance_poll_time, Duration::from_secs(1));
     assert!(settings.fence.is_none() && settings.watched == Watched::default());
     assert!(settings.grpc_tls.is_none() && settings.tablet_tls.is_none() && settings.topo.tls.is_none() && ignored.is_empty());
 }

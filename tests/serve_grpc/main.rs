@@ -10,6 +10,7 @@ mod etcd;
 mod fake;
 mod faults;
 mod observe;
+mod operators;
 mod process;
 mod records;
 mod reparents;
