@@ -3,6 +3,7 @@
 mod errant;
 mod peers;
 mod recover;
+mod sense;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 pub use recover::{Phase, RecoverMetrics};
+pub use sense::SenseMetrics;
 
 use crate::{
     reparent::{Operation, Step},
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub errant: ErrantMetrics,
     /// Several electors.
     pub peers: PeerMetrics,
+    /// Watching tablets.
+    pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
 }
@@ -122,6 +126,7 @@ impl Metrics {
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
+            sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
             registry,
         };

@@ -128,6 +128,9 @@ pub struct ServeArgs {
     /// How often each tablet is asked everything
     #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Watching")]
     pub instance_poll_time: GoDuration,
+    /// How often each primary is asked whether it lives; less often where there are more than 4000 for each second of it
+    #[arg(long, value_name = "DURATION", default_value = "250ms", help_heading = "Watching")]
+    pub primary_liveness_interval: GoDuration,
     /// Only shards with a tablet in these cells are looked at, with all their tablets; all when left out
     #[arg(long, value_name = "CELL,...", value_delimiter = ',', help_heading = "Watching")]
     pub cells_to_watch: Vec<String>,

@@ -138,8 +138,10 @@ pub struct Settings {
     pub flap: FlapRules,
     /// The account that fences MySQL servers directly; without one that is off.
     pub fence: Option<FenceAccount>,
-    /// How often each tablet is looked at.
+    /// How often each tablet is asked everything.
     pub instance_poll_time: Duration,
+    /// How often each primary is asked whether it lives.
+    pub primary_liveness_interval: Duration,
     /// Which tablets are looked at.
     pub watched: Watched,
     /// After SIGTERM, how long running reparents may take to end.
@@ -183,6 +185,11 @@ impl TryFrom<&ServeArgs> for Settings {
             flap: args.flap.rules()?,
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
+            primary_liveness_interval: at_least(
+                "primary-liveness-interval",
+                args.primary_liveness_interval,
+                Duration::from_millis(50),
+            )?,
             watched: watched(args)?,
             rules: args.elector.rules()?,
             elector: args.elector.clone(),

@@ -27,6 +27,7 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
         Some(silence) => found.push(verdict(facts, &silence)),
         None if answers(tablet) => {
             found.extend(manager_dead(facts, alias, tablet, "its MySQL answers us"));
+            found.extend(full(alias, tablet));
             found.extend(early_warnings(facts, alias, tablet));
         }
         None => {}
@@ -117,6 +118,13 @@ fn manager_dead(facts: &Facts, alias: &TabletAlias, tablet: &TabletView, seen: &
 /// How much later than its silence a tablet manager's first failure is known at most: it is asked less often than MySQL.
 const MANAGER_KNOWN_LATE: Duration = Duration::from_millis(750);
 
+/// Its tablet's pooled connections work, and nobody else gets in.
+fn full(alias: &TabletAlias, tablet: &TabletView) -> Option<Problem> {
+    let failing = tablet.direct.as_ref()?.failing.as_ref().filter(|failing| failing.class == FailureClass::TooManyConnections)?;
+    let why = format!("it takes no connection of ours for {}; its tablet still answers", secs(failing.since));
+    Some(report(Code::PrimaryTooManyConnections, alias, why))
+}
+
 /// Replicas that lost a primary of which we think well: it is asked again at once, unless it answered after they complained.
 fn early_warnings<'a>(facts: &Facts<'a>, primary: &'a TabletAlias, tablet: &'a TabletView) -> Vec<Problem> {
     let complains = |(alias, replica): (&'a TabletAlias, &'a TabletView)| {
@@ -148,20 +156,24 @@ fn all_out_of_sight(silence: &Silence) -> Problem {
     report(Code::DeadPrimaryAndReplicas, silence.alias, why)
 }
 
-/// Nothing proves it dead, and nothing that it lives: whom to ask next.
+/// Nothing proves it dead, and nothing that it lives: whom to ask next. A greeting that is asked for costs nothing; where that was in
+/// vain, only an action makes a replica testify, and that waits longer.
 fn unseen(facts: &Facts, silence: &Silence) -> Problem {
     let (seen, code) = (what_we_see(silence), code_of_unseen(silence));
     let say = |what: String, remedy| problem(code, silence.alias, format!("{seen}; {what}"), remedy);
-    let of_its_host = silence.is_gone();
-    let unread: BTreeSet<TabletAlias> = match of_its_host {
-        true => [Word::NotAsked, Word::Searching, Word::Content].into_iter().flat_map(|word| silence.who(word)).collect(),
-        false => silence.who(Word::NotAsked),
-    };
-    let to_be_asked = silence.to_be_asked();
-    let may_ask = silence.lasts(facts.rules.witness_after);
-    if !unread.is_empty() && (!may_ask || silence.anybody(Word::NotAsked)) {
-        say(format!("{} shall be read again", names(&unread)), Remedy::Reread(unread))
-    } else if may_ask && !to_be_asked.is_empty() {
+    let reread =
+        |tablets: BTreeSet<TabletAlias>| say(format!("{} shall be read again", names(&tablets)), Remedy::Reread(tablets));
+    let not_asked = silence.who(Word::NotAsked);
+    let has_it: BTreeSet<TabletAlias> = &silence.who(Word::Content) | &silence.who(Word::Searching);
+    let (not_heard, to_be_asked) = (silence.not_heard(), silence.to_be_asked());
+    let may_act = silence.lasts(facts.rules.silent_for);
+    if !not_asked.is_empty() {
+        reread(not_asked)
+    } else if !not_heard.is_empty() && (silence.is_gone() || silence.lasts(facts.rules.witness_after)) {
+        say(format!("{} shall testify", names(&not_heard)), Remedy::Testify)
+    } else if !has_it.is_empty() && silence.is_gone() && !may_act {
+        reread(has_it)
+    } else if !to_be_asked.is_empty() && may_act {
         say(format!("{} shall testify", names(&to_be_asked)), Remedy::Testify)
     } else if silence.lasts(facts.rules.dead_after) {
         say("nobody can tell whether it lives".to_owned(), Remedy::Report)
@@ -175,8 +187,8 @@ fn code_of_unseen(silence: &Silence) -> Code {
         return Code::PrimaryTooManyConnections;
     }
     let valid = || silence.replicas().filter(|one| one.answers);
-    let content = valid().filter(|one| one.word == Word::Content).count();
-    if content > 0 && valid().all(|one| one.word == Word::Content && one.lags) {
+    let content = valid().filter(|one| one.link == Link::Up).count();
+    if content > 0 && valid().all(|one| one.link == Link::Up && one.lags) {
         Code::UnreachablePrimaryWithLaggingReplicas
     } else if content > 0 && content < valid().count() {
         Code::UnreachablePrimaryWithBrokenReplicas

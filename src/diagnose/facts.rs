@@ -1,6 +1,6 @@
 //! What every family of problems asks of a view.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Code, Problem, Remedy, Rules};
 use crate::{
@@ -35,12 +35,12 @@ impl<'a> Facts<'a> {
     }
 
     /// A tablet's status that is good enough to act on: its MySQL answers, and did so lately.
-    pub fn status(&self, tablet: &'a TabletView) -> Option<&'a TabletStatus> {
+    pub fn status<'t>(&self, tablet: &'t TabletView) -> Option<&'t TabletStatus> {
         self.status_since(tablet, Duration::MAX)
     }
 
     /// The same, and the question was sent less than `since` ago.
-    pub fn status_since(&self, tablet: &'a TabletView, since: Duration) -> Option<&'a TabletStatus> {
+    pub fn status_since<'t>(&self, tablet: &'t TabletView, since: Duration) -> Option<&'t TabletStatus> {
         let seen =
             tablet.status.as_ref().filter(|seen| tablet.mysql.failing.is_none() && seen.age <= self.rules.status_max_age)?;
         (seen.age < since).then_some(&*seen.what)
@@ -53,17 +53,83 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether this replica has the primary, by a status that is good enough.
-    pub fn link(&self, replica: &'a TabletView) -> Link {
+    pub fn link(&self, replica: &TabletView) -> Link {
         self.link_since(replica, Duration::MAX)
     }
 
     /// The same, by a status that was asked for less than `since` ago.
-    pub fn link_since(&self, replica: &'a TabletView, since: Duration) -> Link {
+    pub fn link_since(&self, replica: &TabletView, since: Duration) -> Link {
         let Some(status) = self.status_since(replica, since) else { return Link::Unknown };
         match (&status.replication, self.primary) {
             (Some(replication), Some((_, primary))) if primary.is_source_of(replication) => replication.link(),
             _ => Link::Elsewhere,
         }
+    }
+
+    /// The type in the declared primary's record.
+    pub fn declared_type(&self) -> Option<TabletType> {
+        self.primary.map(|(_, tablet)| tablet.declared_type())
+    }
+
+    /// Whether the declared primary works well enough to have others pointed at it: it answers, and nobody works in its place.
+    pub fn can_be_followed(&self) -> bool {
+        let works = self
+            .primary_status()
+            .is_some_and(|(_, tablet, status)| answers(tablet) && tablet.manager.failing.is_none() && !status.disk_stalled);
+        works && self.declared_type() == Some(TabletType::Primary) && self.acting_instead().is_none()
+    }
+
+    /// Tablets that are writable and replicated from, beside the declared primary.
+    pub fn rivals(&self) -> BTreeSet<TabletAlias> {
+        let acts = |tablet: &TabletView| {
+            let writable = self.status(tablet).is_some_and(|status| !status.read_only && !status.disk_stalled);
+            writable && self.below(tablet).any(|(_, link)| link == Link::Up)
+        };
+        self.others().filter(|(_, tablet)| acts(tablet)).map(|(alias, _)| alias.clone()).collect()
+    }
+
+    /// Who works in the place of a declared primary that takes no writes.
+    pub fn acting_instead(&self) -> Option<&'a TabletAlias> {
+        let (_, _, status) = self.primary_status()?;
+        let rivals = self.rivals();
+        let mut acting = self.view.tablets.keys().filter(|alias| rivals.contains(*alias));
+        acting.next().filter(|_| status.read_only && rivals.len() == 1)
+    }
+
+    /// Replicas that have the primary and acknowledge as the policy lets them.
+    pub fn ackers(&self) -> BTreeSet<TabletAlias> {
+        let (Some((primary, _)), Ok(policy)) = (self.primary, &self.view.keyspace.policy) else { return BTreeSet::new() };
+        let of = self.view.member(primary);
+        let acknowledges = |(alias, replica): &(&TabletAlias, &TabletView)| {
+            let enabled =
+                self.status(replica).is_some_and(|status| status.semi_sync_replica_enabled && status.semi_sync_replica_active);
+            enabled && self.link(replica) == Link::Up && policy.may_ack(&of, &self.view.member(alias))
+        };
+        self.others().filter(acknowledges).map(|(alias, _)| alias.clone()).collect()
+    }
+
+    /// Whether enough others acknowledge without that one.
+    pub fn can_spare(&self, alias: &TabletAlias) -> bool {
+        let (Some((primary, _)), Ok(policy)) = (self.primary, &self.view.keyspace.policy) else { return false };
+        let mut ackers = self.ackers();
+        ackers.remove(alias);
+        ackers.len() >= policy.acks_needed(&self.view.member(primary))
+    }
+
+    /// Tablets whose source is that one, and whether they have it.
+    pub fn below(&self, source: &TabletView) -> impl Iterator<Item = (&'a TabletAlias, Link)> {
+        self.view.tablets.iter().filter_map(|(alias, tablet)| {
+            let replication = self.status(tablet)?.replication.as_ref()?;
+            source.is_source_of(replication).then(|| (alias, replication.link()))
+        })
+    }
+
+    /// Whether some replica has the primary, applies what it receives, and has no trouble of its own.
+    pub fn has_healthy_replica(&self) -> bool {
+        self.replicas().any(|(_, replica)| {
+            let replication = self.status(replica).and_then(|status| status.replication.as_ref());
+            self.link(replica) == Link::Up && replication.is_some_and(|replication| replication.sql_running)
+        })
     }
 
     /// Whether its replication is further behind than is reasonable.

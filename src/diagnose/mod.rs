@@ -7,10 +7,16 @@ mod code;
 mod dead;
 pub mod errant;
 mod facts;
+mod primary;
 mod problem;
+mod records;
+mod replica;
+mod semi_sync;
+mod structure;
 mod testimony;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use code::Code;
 pub use problem::{Ground, Priority, Problem, Remedy, Repair, Rules};
@@ -27,7 +33,11 @@ pub fn diagnose(view: &ShardView, rules: &Rules) -> Vec<Problem> {
     }
     let facts = Facts::of(view, rules);
     let mut problems = Vec::new();
-    problems.extend(dead::problems(&facts));
+    for family in
+        [dead::problems, primary::problems, records::problems, replica::problems, semi_sync::problems, structure::problems]
+    {
+        problems.extend(family(&facts));
+    }
     problems.sort_by(|a, b| order(a).cmp(&order(b)));
     restrain(view, &mut problems);
     problems

@@ -40,6 +40,8 @@ pub(super) struct Testimony<'a> {
     pub answers: bool,
     /// Whether its host was asked for a greeting since the silence began.
     pub heard: bool,
+    /// Whether its IO thread has the primary, as last read.
+    pub link: Link,
     /// Whether it replicates, and is further behind than is reasonable.
     pub lags: bool,
 }
@@ -116,10 +118,21 @@ impl<'a> Silence<'a> {
         self.testimonies.iter().filter(|one| one.counts)
     }
 
-    /// Replicas that answer and have said nothing yet that would do: their hosts were not asked, and their links prove nothing.
+    /// Replicas that answer, do not have the primary's loss on record, and whose hosts were not asked what they hear.
+    pub fn not_heard(&self) -> BTreeSet<TabletAlias> {
+        self.replicas().filter(|one| one.is_open() && !one.heard).map(|one| one.alias.clone()).collect()
+    }
+
+    /// Those, and replicas whose hosts cannot tell while their links stand: all that could still be made to testify.
     pub fn to_be_asked(&self) -> BTreeSet<TabletAlias> {
-        let open = |one: &&Testimony| one.answers && one.word != Word::Gone && (!one.heard || one.word == Word::Content);
+        let open = |one: &&Testimony| one.is_open() && (!one.heard || one.word == Word::Content);
         self.replicas().filter(open).map(|one| one.alias.clone()).collect()
+    }
+}
+
+impl Testimony<'_> {
+    fn is_open(&self) -> bool {
+        self.answers && !matches!(self.word, Word::Gone | Word::Greeted)
     }
 }
 
@@ -153,6 +166,7 @@ fn testimony<'a>(
         counts: replicates(witness) && !witness.is_shut_down(),
         answers: answers(witness),
         heard: greeting.is_some(),
+        link: facts.link(witness),
         lags: is_replica_type(witness.declared_type())
             && facts
                 .status(witness)

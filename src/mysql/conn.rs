@@ -323,7 +323,18 @@ impl MysqlConn {
 
     /// Whether the server answers on it.
     pub async fn ping(&mut self, deadline: Instant) -> bool {
-        matches!(timeout_at(deadline, self.conn.ping()).await, Ok(Ok(())))
+        self.answers(deadline).await.is_ok()
+    }
+
+    /// The same, and how it fails.
+    pub async fn answers(&mut self, deadline: Instant) -> Result<(), MysqlError> {
+        let sql = || "(ping)".to_owned();
+        match timeout_at(deadline, self.conn.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(DriverError::Server(error))) => Err(server_error(error, &sql())),
+            Ok(Err(error)) => Err(MysqlError::Lost { sql: sql(), reason: error.to_string() }),
+            Err(_) => Err(MysqlError::Timeout { sql: sql() }),
+        }
     }
 }
 

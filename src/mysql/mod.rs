@@ -4,6 +4,7 @@ pub mod conn;
 pub mod fence;
 pub mod gtid;
 pub mod position;
+pub mod probe;
 
 pub use gtid::{GtidError, GtidSet, ServerUuid};
 pub use position::Position;

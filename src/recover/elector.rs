@@ -9,6 +9,7 @@ use super::{Context, Live, Recoverer, board::Board};
 use crate::{
     ledger::{Clock, Ledger},
     metrics::Metrics,
+    mysql::probe::DirectMysql,
     peers::{Ask, Observer, PeerSettings, Peers},
     reparent::Hands,
     sense::{SenseSettings, Senses},
@@ -24,6 +25,8 @@ pub struct ElectorSettings {
     pub ask: Arc<dyn Ask>,
     /// How tablets are looked at when a quorum is asked for.
     pub observer: Arc<Observer>,
+    /// How primaries' MySQL servers are asked directly, where an account for that was given.
+    pub direct: Option<Arc<dyn DirectMysql>>,
     /// What may change later.
     pub live: watch::Receiver<Arc<Live>>,
     /// Where the ledger takes the time from.
@@ -50,11 +53,11 @@ impl Elector {
     /// Starts it; ends with `stop`.
     pub fn start(hands: Hands, metrics: Arc<Metrics>, settings: ElectorSettings, stop: &CancellationToken) -> Self {
         let stop = stop.child_token();
-        let ElectorSettings { sense, peers, ask, observer, live, clock } = settings;
+        let ElectorSettings { sense, peers, ask, observer, direct, live, clock } = settings;
         let ledger = Ledger::start(&hands.topo, &hands.settings.ledger_root, &hands.settings.who, clock, &stop);
         let peers = Peers::start(&hands.topo, observer, ask, peers, metrics.peers.clone(), &stop);
         let (topo, tablets) = (&hands.topo, hands.tablets.clone());
-        let senses = Senses::start(topo, tablets, metrics.clone(), sense, peers.ownership(), &stop);
+        let senses = Senses::start(topo, tablets, direct, metrics.clone(), sense, peers.ownership(), &stop);
         let (senses, board) = (Arc::new(senses), Arc::new(Board::default()));
         let context = Context {
             hands,

@@ -6,6 +6,7 @@ mod decode;
 mod errant;
 mod observed;
 mod pace;
+mod primary;
 mod rhythm;
 mod senses;
 mod shard;

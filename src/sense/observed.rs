@@ -9,7 +9,7 @@ use crate::{
     mysql::GtidSet,
     pb::{replicationdata::FullStatus, topodata::Tablet},
     shard::{FailureClass, Greeting, IoState, Seen, TabletStatus, TabletView},
-    tablet::{TabletError, TabletErrorKind},
+    tablet::{TabletError, TabletErrorKind, mysql_failure},
     topo::TabletAlias,
 };
 
@@ -139,6 +139,14 @@ impl Observed {
         answered.and(mysql)
     }
 
+    /// The tablet manager's connection ended.
+    pub fn hung_up(&mut self, now: Instant, error: &TabletError) -> Effect {
+        match error.lost {
+            Some(_) => self.failed(now, now, error),
+            None => Effect::default(),
+        }
+    }
+
     /// The tablet manager says nothing: MySQL is unseen as well, unless a connection of our own shows it.
     fn mysql_unseen(&mut self, sent: Instant, now: Instant, words: &str) -> Effect {
         if self.direct_works(now) {
@@ -155,6 +163,14 @@ impl Observed {
     fn direct_works(&self, now: Instant) -> bool {
         let fresh = |good: Instant| now.saturating_duration_since(good) < DIRECT_FRESH;
         self.direct.as_ref().is_some_and(|direct| direct.failing_since().is_none() && direct.last_good().is_some_and(fresh))
+    }
+
+    /// Its health stream says that its MySQL fails so.
+    pub fn complains(&mut self, now: Instant, class: FailureClass, words: &str) -> Effect {
+        if class == FailureClass::Answered || self.direct_works(now) {
+            return Effect::default();
+        }
+        Effect::failed(self.mysql.failed(now, now, class, words))
     }
 
     /// MySQL answered on a connection of our own.
@@ -176,12 +192,10 @@ impl Observed {
         direct.and(mysql)
     }
 
-    /// Whether it fails on any channel.
-    pub fn is_suspicious(&self) -> bool {
-        [Some(&self.manager), Some(&self.mysql), self.direct.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|track| track.failing_since().is_some())
+    /// When it began to fail on the channel that failed last.
+    pub fn suspicious_since(&self) -> Option<Instant> {
+        let channels = [Some(&self.manager), Some(&self.mysql), self.direct.as_ref()];
+        channels.into_iter().flatten().filter_map(Track::failing_since).max()
     }
 
     /// As ages.
@@ -213,21 +227,13 @@ enum Verdict {
 }
 
 fn verdict(error: &TabletError) -> Verdict {
-    // The agent's and the system's words for a server that takes connections and says nothing.
-    let silent = ["no greeting in time", "timed out", "timeout", "temporarily unavailable"];
-    let is_silent = || silent.iter().any(|words| error.message.contains(words));
-    match (error.kind, error.mysql_errno().map(|found| found.errno)) {
-        (TabletErrorKind::MysqlDown, _) if is_silent() => Verdict::Fails(FailureClass::Silent),
-        (TabletErrorKind::MysqlDown, Some(2006 | 2013)) => Verdict::Fails(FailureClass::Closed),
-        (TabletErrorKind::MysqlDown, _) => Verdict::Fails(FailureClass::Refused),
-        (_, Some(TOO_MANY_CONNECTIONS)) => Verdict::Fails(FailureClass::TooManyConnections),
+    match (error.kind, mysql_failure(&error.message)) {
         // The tablet's own limit for MySQL has passed.
         (TabletErrorKind::UnknownOutcome, None) if error.code != tonic::Code::Internal => Verdict::Fails(FailureClass::Silent),
-        (_, Some(errno)) if errno < CLIENT_ERRORS => Verdict::Lives,
-        _ => Verdict::Untold,
+        (_, None) => Verdict::Untold,
+        (_, Some(FailureClass::Answered)) => Verdict::Lives,
+        // Of any other kind it may be another server that was lost: the source's, a parent's.
+        (TabletErrorKind::MysqlDown | TabletErrorKind::Failed, Some(class)) => Verdict::Fails(class),
+        (_, Some(_)) => Verdict::Untold,
     }
 }
-
-const TOO_MANY_CONNECTIONS: u32 = 1040;
-/// From here on the numbers are the client library's, not the server's.
-const CLIENT_ERRORS: u32 = 2000;

@@ -21,14 +21,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     declared::{Declared, Reading, Watched},
     errant::{ErrantFilter, TabletReport},
+    primary::PrimaryWatch,
     shard::Shard,
     world::World,
 };
 use crate::{
     durability::Extra,
     metrics::Metrics,
+    mysql::probe::DirectMysql,
     peers::Ownership,
-    shard::ShardView,
+    shard::{Greeting, ShardView},
     tablet::TabletManager,
     topo::{Freshness, ShardId, Snapshot, TabletAlias, Topo, Watcher},
 };
@@ -41,6 +43,10 @@ const FIRST_READ_LIMIT: Duration = Duration::from_secs(3);
 pub struct SenseSettings {
     /// How often each tablet says everything (`--instance-poll-time`).
     pub status_interval: Duration,
+    /// How often a declared primary is asked whether it lives (`--primary-liveness-interval`).
+    pub primary_liveness_interval: Duration,
+    /// So many such questions a second in the whole fleet; with more primaries each is asked less often.
+    pub liveness_per_second_max: u32,
     /// Limit of one call to a tablet (`--remote-operation-timeout`).
     pub remote_operation_timeout: Duration,
     /// Which shards.
@@ -64,6 +70,7 @@ impl Senses {
     pub fn start(
         topo: &Topo,
         tablets: Arc<dyn TabletManager>,
+        direct: Option<Arc<dyn DirectMysql>>,
         metrics: Arc<Metrics>,
         settings: SenseSettings,
         owned: watch::Receiver<Arc<Ownership>>,
@@ -76,7 +83,7 @@ impl Senses {
         let shards = Arc::new(RwLock::default());
         let reading =
             Reading { watched: settings.watched.clone(), extra: settings.durability_extra.clone(), regions: BTreeMap::new() };
-        let world = Arc::new(World::new(tablets, metrics, settings, &stop));
+        let world = Arc::new(World::new(tablets, direct, metrics, settings, &stop));
         let curator = Curator {
             world: world.clone(),
             topo: topo.clone(),
@@ -84,6 +91,8 @@ impl Senses {
             shards: shards.clone(),
             publish,
             sensors: BTreeMap::new(),
+            primaries: BTreeMap::new(),
+            watched: BTreeMap::new(),
             listed: listed.clone(),
         };
         let curating = stop.clone();
@@ -135,9 +144,20 @@ impl Senses {
     }
 
     /// Lets every tablet that answers say what its host hears of that tablet's MySQL; the view then has it.
-    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) {
+    /// Answers whether some of them do not know how to: a vttablet has to be asked by [`crate::reparent::Hands::testify`].
+    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) -> bool {
+        match self.shard(shard) {
+            Some(shard) => self.world.ask_witnesses(&shard, of, limit).await,
+            None => false,
+        }
+    }
+
+    /// Takes in what was heard of a tablet's MySQL by other means than [`Senses::ask_witnesses`], all of it after `sent`.
+    pub fn testified(&self, shard: &ShardId, of: &TabletAlias, sent: Instant, heard: BTreeMap<TabletAlias, Greeting>) {
         if let Some(shard) = self.shard(shard) {
-            self.world.ask_witnesses(&shard, of, limit).await;
+            for (witness, greeting) in heard {
+                shard.greeted(of, &witness, sent, greeting);
+            }
         }
     }
 
@@ -171,6 +191,9 @@ struct Curator {
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     publish: watch::Sender<Arc<BTreeSet<ShardId>>>,
     sensors: BTreeMap<ShardId, BTreeMap<TabletAlias, DropGuard>>,
+    primaries: BTreeMap<ShardId, (TabletAlias, DropGuard)>,
+    /// How many tablets are watched, as the metrics say.
+    watched: BTreeMap<ShardId, usize>,
     /// Whether every cell was read, or could not be for some time.
     listed: Arc<AtomicBool>,
 }
@@ -235,7 +258,9 @@ impl Curator {
                 }
             };
             self.sense(&shard, &aliases);
+            self.watch_primary(&shard);
         }
+        self.count();
         if !new.is_empty() {
             self.shards.write().unwrap_or_else(PoisonError::into_inner).append(&mut new);
         }
@@ -250,6 +275,7 @@ impl Curator {
 
     fn forget_all_but(&mut self, names: &BTreeSet<ShardId>) {
         self.sensors.retain(|id, _| names.contains(id));
+        self.primaries.retain(|id, _| names.contains(id));
         self.shards.write().unwrap_or_else(PoisonError::into_inner).retain(|id, shard| {
             let stays = names.contains(id);
             if !stays {
@@ -257,6 +283,30 @@ impl Curator {
             }
             stays
         });
+    }
+
+    /// The declared primary is watched more closely; while nobody knows who it is, the last one is.
+    fn watch_primary(&mut self, shard: &Arc<Shard>) {
+        let Some(primary) = shard.primary() else { return };
+        if self.primaries.get(&shard.id).is_some_and(|(watched, _)| *watched == primary) {
+            return;
+        }
+        let stop = self.world.stop.child_token();
+        self.primaries.insert(shard.id.clone(), (primary.clone(), stop.clone().drop_guard()));
+        let watch = PrimaryWatch::new(self.world.clone(), shard.clone(), primary);
+        self.world.tasks.spawn(async move { stop.run_until_cancelled(watch.run()).await });
+    }
+
+    fn count(&mut self) {
+        let counts: BTreeMap<ShardId, usize> = self.sensors.iter().map(|(id, sensors)| (id.clone(), sensors.len())).collect();
+        if counts != self.watched {
+            let mut cells: BTreeMap<String, usize> = BTreeMap::new();
+            for alias in self.sensors.values().flat_map(BTreeMap::keys) {
+                *cells.entry(alias.cell.clone()).or_default() += 1;
+            }
+            self.world.metrics.sense.watched(&counts, &cells);
+            self.watched = counts;
+        }
     }
 
     /// One sensor per tablet.

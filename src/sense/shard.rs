@@ -56,8 +56,6 @@ struct Emergency {
 pub(super) struct Question {
     pub record: Arc<Tablet>,
     under: Result<Arc<DeclaredPrimary>, Unknown>,
-    /// Whether it goes to the declared primary.
-    pub to_primary: bool,
     /// Whether the primary has to say first whether commits wait there.
     pub with_waits: bool,
 }
@@ -132,9 +130,8 @@ impl Shard {
     pub fn question(&self, alias: &TabletAlias) -> Option<Question> {
         let state = self.lock();
         let tablet = state.tablets.get(alias)?;
-        let to_primary = state.is_primary(alias);
-        let with_waits = to_primary && state.tablets.values().any(|tablet| tablet.errant.is_suspected());
-        Some(Question { record: tablet.record.clone(), under: state.primary.clone(), to_primary, with_waits })
+        let with_waits = state.is_primary(alias) && state.tablets.values().any(|tablet| tablet.errant.is_suspected());
+        Some(Question { record: tablet.record.clone(), under: state.primary.clone(), with_waits })
     }
 
     /// `FullStatus` was answered, or not; `waits` says whether commits wait there. Says whether everybody has to be asked.
@@ -151,8 +148,14 @@ impl Shard {
         let Some(tablet) = state.tablets.get_mut(alias).filter(|tablet| tablet.is_at(&question.record)) else { return false };
         let place = Place { shard: &self.id, alias, metrics: &self.metrics };
         let error = answer.as_ref().err().map(ToString::to_string);
+        self.metrics.sense.asked(now.saturating_duration_since(sent), error.is_none());
         let effect = match answer {
-            Ok(status) => tablet.told(sent, now, status),
+            Ok(status) => {
+                if let Some((before, _)) = &tablet.status {
+                    self.metrics.sense.replaced(now.saturating_duration_since(*before));
+                }
+                tablet.told(sent, now, status)
+            }
             Err(error) => tablet.failed(sent, now, &error),
         };
         if is_primary {
@@ -220,6 +223,21 @@ impl Shard {
         let state = self.lock();
         let primary = state.primary.as_ref().ok()?;
         state.tablets.contains_key(&primary.alias).then(|| primary.alias.clone())
+    }
+
+    /// A tablet's record.
+    pub fn record(&self, alias: &TabletAlias) -> Option<Arc<Tablet>> {
+        self.lock().tablets.get(alias).map(|tablet| tablet.record.clone())
+    }
+
+    /// When the last question was sent that a tablet's manager has answered.
+    pub fn last_good(&self, alias: &TabletAlias) -> Option<Instant> {
+        self.lock().tablets.get(alias).and_then(|tablet| tablet.manager.last_good())
+    }
+
+    /// When a tablet began to fail on the channel that failed last.
+    pub fn suspicious_since(&self, alias: &TabletAlias) -> Option<Instant> {
+        self.lock().tablets.get(alias).and_then(Observed::suspicious_since)
     }
 
     /// Whether a tablet's manager says nothing.

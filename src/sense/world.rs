@@ -1,6 +1,13 @@
 //! Asking tablets: on a rhythm, and all of a shard at once when something happens. The dead are never in the way of the living.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::{
@@ -12,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{SenseSettings, bucket::Bucket, rhythm::Rhythm, shard::Shard};
 use crate::{
     metrics::Metrics,
+    mysql::probe::DirectMysql,
     pb::topodata::Tablet,
     tablet::{Call, TabletErrorKind, TabletManager},
     topo::TabletAlias,
@@ -39,20 +47,32 @@ pub(super) struct World {
     pub settings: SenseSettings,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
+    /// From when the times of looks are counted.
+    pub epoch: Instant,
+    /// Connections of our own to MySQL servers, where there is an account.
+    pub direct: Option<Arc<dyn DirectMysql>>,
+    /// How many primaries are watched.
+    pub primaries: AtomicUsize,
     bucket: Bucket,
+    liveness: Bucket,
     doubtful: Semaphore,
-    epoch: Instant,
 }
 
 impl World {
     pub fn new(
         tablets: Arc<dyn TabletManager>,
+        direct: Option<Arc<dyn DirectMysql>>,
         metrics: Arc<Metrics>,
         settings: SenseSettings,
         stop: &CancellationToken,
     ) -> Self {
         let epoch = Instant::now();
+        let liveness = settings.liveness_per_second_max;
         Self {
+            epoch,
+            direct,
+            primaries: AtomicUsize::new(0),
+            liveness: Bucket::new(liveness, liveness, epoch),
             tablets,
             metrics,
             settings,
@@ -60,8 +80,20 @@ impl World {
             stop: stop.clone(),
             bucket: Bucket::new(EMERGENCY_BURST, EMERGENCY_PER_SECOND, epoch),
             doubtful: Semaphore::new(DOUBTFUL_MAX),
-            epoch,
         }
+    }
+
+    /// How often each primary is asked whether it lives: less often where there are more than may be asked in a second.
+    pub fn liveness_interval(&self) -> Duration {
+        let SenseSettings { primary_liveness_interval, liveness_per_second_max, .. } = self.settings;
+        let primaries = self.primaries.load(Ordering::Relaxed) as f64;
+        let share = Duration::from_secs_f64(primaries / f64::from(liveness_per_second_max.max(1)));
+        primary_liveness_interval.max(share)
+    }
+
+    /// Whether one more such question fits into what the fleet may be asked.
+    pub fn may_ask_liveness(&self, now: Instant) -> bool {
+        self.liveness.take(1, now)
     }
 
     /// Limit of one regular question.
@@ -114,7 +146,9 @@ impl World {
                 sleep_until(due).await;
                 shard.begin_emergency();
                 let everybody = shard.aliases();
-                if world.bucket.take(everybody.len(), Instant::now()) {
+                let asked = world.bucket.take(everybody.len(), Instant::now());
+                world.metrics.sense.emergency(asked);
+                if asked {
                     let limit = world.ask_limit();
                     join_all(everybody.iter().map(|alias| world.look(&shard, alias, limit))).await;
                 }
@@ -145,21 +179,23 @@ impl World {
     }
 
     /// Lets every tablet that answers say what its host hears of another's MySQL.
-    pub async fn ask_witnesses(&self, shard: &Arc<Shard>, of: &TabletAlias, limit: Duration) {
-        let (Some(subject), witnesses) = shard.reachable_but(of) else { return };
+    pub async fn ask_witnesses(&self, shard: &Arc<Shard>, of: &TabletAlias, limit: Duration) -> bool {
+        let (Some(subject), witnesses) = shard.reachable_but(of) else { return false };
+        let unable = AtomicBool::new(false);
         let wait = limit.mul_f64(0.8);
         let questions = witnesses.iter().map(|(from, witness)| {
-            let subject = &subject;
+            let (subject, unable) = (&subject, &unable);
             async move {
                 let sent = Instant::now();
                 match self.tablets.hear(witness, subject, wait, Call::read(limit)).await {
                     Ok(greeting) => shard.greeted(of, from, sent, greeting),
                     // A vttablet does not know the call.
-                    Err(error) if error.kind == TabletErrorKind::Unimplemented => {}
+                    Err(error) if error.kind == TabletErrorKind::Unimplemented => unable.store(true, Ordering::Relaxed),
                     Err(error) => tracing::debug!(shard = %shard.id, witness = %from, %of, %error, "no testimony"),
                 }
             }
         });
         let _ = timeout(limit, join_all(questions)).await;
+        unable.into_inner()
     }
 }

@@ -12,7 +12,8 @@ use crate::{
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         topodata::{Tablet, TabletType},
     },
-    tablet::{Call, SetSource, TabletError, TabletErrorKind, TabletManager},
+    shard::Greeting,
+    tablet::{Call, HealthStream, SetSource, TabletError, TabletErrorKind, TabletManager},
     topo::{EtcdKv, Kv, KvEntry, KvError, LeaseId, Listing, Stores, TabletAlias, TopoSettings, Version, Watch},
 };
 
@@ -164,4 +165,6 @@ measured_tablets! {
     change_tags(tags: &BTreeMap<String, String>, replace: bool) -> BTreeMap<String, String>: "ChangeTags";
     replica_was_restarted(parent: &TabletAlias) -> (): "ReplicaWasRestarted";
     replica_was_promoted() -> (): "ReplicaWasPromoted";
+    hear(of: &Tablet, wait: Duration) -> Greeting: "Hear";
+    stream_health() -> HealthStream: "StreamHealth";
 }

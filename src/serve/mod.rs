@@ -17,6 +17,7 @@ use crate::{
     config::Settings,
     ledger::Clock,
     metrics::Metrics,
+    mysql::probe::{DirectMysql, DirectProbe},
     peers::{GrpcAsk, Observer, PeerSettings},
     recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
@@ -27,6 +28,9 @@ use crate::{
 
 /// After the last answer, how long open connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Questions to primaries whether they live, in the whole fleet: each costs some 30 us of a core.
+const LIVENESS_PER_SECOND_MAX: u32 = 4000;
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +152,8 @@ fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSetti
     let hostname = parts.hands.topo.hostname();
     let sense = SenseSettings {
         status_interval: settings.instance_poll_time,
+        primary_liveness_interval: settings.primary_liveness_interval,
+        liveness_per_second_max: LIVENESS_PER_SECOND_MAX,
         remote_operation_timeout: settings.remote_operation_timeout,
         watched: settings.watched.clone(),
         durability_extra: settings.durability_extra.clone(),
@@ -164,6 +170,7 @@ fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSetti
         peers,
         ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
         observer: parts.observer.clone(),
+        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
         live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
         clock: Clock::of_this_machine(),
     }

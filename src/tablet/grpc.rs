@@ -9,15 +9,16 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{
-    Call, SetSource, TabletError, TabletErrorKind, TabletManager, alias_of,
+    Call, HealthStream, SetSource, TabletError, TabletErrorKind, TabletManager, alias_of,
     cache::Links,
     dial::{Dialler, Endpoint},
+    health,
     link::{Lost, MESSAGE_BYTES_MAX, Outgoing, SendError},
     tls::{TabletTls, TlsDialler, TlsError},
 };
 use crate::{
     pb::{
-        query::QueryResult,
+        query::{QueryResult, StreamHealthRequest},
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         tabletmanagerdata as data, topodata,
         topodata::{Tablet, TabletType},
@@ -94,20 +95,28 @@ impl GrpcTabletManager {
         let deadline = Instant::now() + call.timeout.min(TIMEOUT_MAX);
         let endpoint = endpoint_of(tablet, self.tls).map_err(refused)?;
         let outgoing = outgoing(path, request, call).map_err(refused)?;
-        match self.send(&alias, &endpoint, &outgoing, deadline).await {
-            Ok(bytes) => A::decode(bytes).map_err(|reason| {
-                let message = format!("its answer cannot be read ({reason}); is {endpoint} a tablet's grpc port?");
-                error(TabletErrorKind::UnknownOutcome, Code::Internal, None, message)
-            }),
-            Err(SendError::Status(status)) => Err(TabletError::answered(alias, method, status.code(), status.message())),
-            Err(SendError::NotSent(Lost { class, reason })) => {
-                Err(error(TabletErrorKind::Unreachable, Code::Unavailable, Some(class), reason))
-            }
-            Err(SendError::NoAnswer(Lost { class, reason })) => {
-                let code = if Instant::now() >= deadline { Code::DeadlineExceeded } else { Code::Unavailable };
-                let message = format!("sent to {endpoint}, but then: {reason} (limit {:?})", call.timeout);
-                Err(error(TabletErrorKind::UnknownOutcome, code, Some(class), message))
-            }
+        let answer = self.send(&alias, &endpoint, &outgoing, deadline).await;
+        let bytes = answer.map_err(|failed| unanswered(failed, (&alias, method), &endpoint, (deadline, call.timeout)))?;
+        A::decode(bytes).map_err(|reason| {
+            let message = format!("its answer cannot be read ({reason}); is {endpoint} a tablet's grpc port?");
+            error(TabletErrorKind::UnknownOutcome, Code::Internal, None, message)
+        })
+    }
+
+    /// Opens a tablet's health stream.
+    async fn open_health(&self, tablet: &Tablet, call: Call) -> Result<HealthStream, TabletError> {
+        let alias = alias_of(tablet);
+        let refused = |(code, message)| {
+            let (kind, lost) = (TabletErrorKind::Unreachable, Some(FailureClass::Silent));
+            TabletError { alias: alias.clone(), method: health::METHOD, kind, code, lost, message }
+        };
+        let deadline = Instant::now() + call.timeout.min(TIMEOUT_MAX);
+        let endpoint = endpoint_of(tablet, self.tls).map_err(refused)?;
+        let outgoing = outgoing("/queryservice.Query/StreamHealth", StreamHealthRequest {}, call).map_err(refused)?;
+        let link = self.links.get(&alias, &endpoint);
+        match link.open_stream(&outgoing, deadline).await {
+            Ok(body) => Ok(health::messages(health::Reading { alias, link, body })),
+            Err(failed) => Err(unanswered(failed, (&alias, health::METHOD), &endpoint, (deadline, call.timeout))),
         }
     }
 
@@ -127,6 +136,28 @@ impl GrpcTabletManager {
         }
         self.links.discard(alias, &link);
         self.links.get(alias, endpoint).call(outgoing, deadline).await
+    }
+}
+
+/// What a failed exchange means.
+fn unanswered(
+    failed: SendError,
+    (alias, method): (&TabletAlias, &'static str),
+    endpoint: &Endpoint,
+    (deadline, limit): (Instant, Duration),
+) -> TabletError {
+    let alias = alias.clone();
+    match failed {
+        SendError::Status(status) => TabletError::answered(alias, method, status.code(), status.message()),
+        SendError::NotSent(Lost { class, reason }) => {
+            let (kind, code) = (TabletErrorKind::Unreachable, Code::Unavailable);
+            TabletError { alias, method, kind, code, lost: Some(class), message: reason }
+        }
+        SendError::NoAnswer(Lost { class, reason }) => {
+            let code = if Instant::now() >= deadline { Code::DeadlineExceeded } else { Code::Unavailable };
+            let message = format!("sent to {endpoint}, but then: {reason} (limit {limit:?})");
+            TabletError { alias, method, kind: TabletErrorKind::UnknownOutcome, code, lost: Some(class), message }
+        }
     }
 }
 
@@ -432,5 +463,9 @@ impl TabletManager for GrpcTabletManager {
             Heard::Silent => Greeting::Silent,
             Heard::CannotTell => Greeting::CannotTell(answer.words),
         })
+    }
+
+    async fn stream_health(&self, tablet: &Tablet, call: Call) -> Result<HealthStream, TabletError> {
+        self.open_health(tablet, call).await
     }
 }

@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http2::SendRequest;
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -36,7 +36,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const TIMEOUTS_MAX: u32 = 2;
 
 /// gRPC's prefix of a message: a compression flag and the length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// How a call over a link ended, other than with an answer.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Link {
             true => SendError::NoAnswer(lost),
             false => SendError::NotSent(lost),
         };
-        let request = self.request(outgoing, deadline, sent.clone());
+        let request = self.request(outgoing, Some(deadline), sent.clone());
         let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
         match timeout_at(deadline, exchange(sender?, request)).await {
             Err(_) => {
@@ -157,6 +157,20 @@ impl Link {
         }
     }
 
+    /// Sends one message and awaits the beginning of an answer that may go on for ever; only its beginning has a deadline.
+    pub(super) async fn open_stream(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Incoming, SendError> {
+        let silent = |_| SendError::NotSent(Lost::silent(format!("no stream from {} in time", self.endpoint)));
+        let mut sender = timeout_at(deadline, self.sender()).await.map_err(silent)??;
+        let request = self.request(outgoing, None, Arc::default());
+        let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
+        let answer = timeout_at(deadline, sender.send_request(request)).await.map_err(silent)?;
+        let (head, body) = answer.map_err(|error| SendError::NoAnswer(lost(&error, in_full(&error))))?.into_parts();
+        match tonic::Status::from_header_map(&head.headers) {
+            Some(status) => Err(SendError::Status(status)),
+            None => Ok(body),
+        }
+    }
+
     async fn sender(&self) -> Result<SendRequest<OneMessage>, SendError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Dialling)).await;
@@ -167,7 +181,12 @@ impl Link {
         }
     }
 
-    fn request(&self, outgoing: &Outgoing, deadline: Instant, sent: Arc<AtomicBool>) -> Result<Request<OneMessage>, String> {
+    fn request(
+        &self,
+        outgoing: &Outgoing,
+        deadline: Option<Instant>,
+        sent: Arc<AtomicBool>,
+    ) -> Result<Request<OneMessage>, String> {
         let uri =
             Uri::builder().scheme(self.endpoint.scheme()).authority(self.endpoint.authority()).path_and_query(outgoing.path);
         let mut request = Request::post(uri.build().map_err(|error| error.to_string())?)
@@ -178,7 +197,9 @@ impl Link {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("vtelector/", env!("CARGO_PKG_VERSION"))));
-        headers.insert("grpc-timeout", tablets_share(deadline.saturating_duration_since(Instant::now())));
+        if let Some(deadline) = deadline {
+            headers.insert("grpc-timeout", tablets_share(deadline.saturating_duration_since(Instant::now())));
+        }
         Ok(request)
     }
 }
@@ -198,7 +219,7 @@ async fn run(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: TaskTracker, repo
             report.send_replace(State::Up(sender));
             match connection.await {
                 Ok(()) => Lost { class: FailureClass::Closed, reason: format!("{endpoint} has closed the connection") },
-                Err(error) => broken(&error, format!("the connection to {endpoint} broke: {}", in_full(&error))),
+                Err(error) => lost(&error, format!("the connection to {endpoint} broke: {}", in_full(&error))),
             }
         }
     };
@@ -206,7 +227,7 @@ async fn run(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: TaskTracker, repo
 }
 
 /// A connection that broke: by a ping that nobody answered, or from the other side.
-fn broken(error: &hyper::Error, reason: String) -> Lost {
+pub(super) fn lost(error: &hyper::Error, reason: String) -> Lost {
     let class = if error.is_timeout() { FailureClass::Silent } else { FailureClass::Closed };
     Lost { class, reason }
 }
@@ -219,7 +240,7 @@ enum Exchange {
 }
 
 async fn exchange(mut sender: SendRequest<OneMessage>, request: Request<OneMessage>) -> Result<Bytes, Exchange> {
-    let broken = |error: &hyper::Error| Exchange::Broken(broken(error, in_full(error)));
+    let broken = |error: &hyper::Error| Exchange::Broken(lost(error, in_full(error)));
     let (head, body) = sender.send_request(request).await.map_err(|error| broken(&error))?.into_parts();
     // An error without a body has its status among the headers.
     if let Some(status) = tonic::Status::from_header_map(&head.headers) {

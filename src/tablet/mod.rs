@@ -4,6 +4,7 @@ mod cache;
 mod dial;
 mod error;
 mod grpc;
+mod health;
 mod link;
 mod tls;
 

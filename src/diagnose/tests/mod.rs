@@ -1,1 +1,68 @@
+//! Stories (files in `stories/`), and what holds for every view.
 
+mod properties;
+mod story;
+
+use std::{fmt::Write, path::PathBuf};
+
+use story::Story;
+
+const FILES: [(&str, &str); 7] = [
+    ("dead", include_str!("stories/dead.txt")),
+    ("primary", include_str!("stories/primary.txt")),
+    ("records", include_str!("stories/records.txt")),
+    ("replica", include_str!("stories/replica.txt")),
+    ("semi_sync", include_str!("stories/semi_sync.txt")),
+    ("structure", include_str!("stories/structure.txt")),
+    ("order", include_str!("stories/order.txt")),
+];
+
+/// What a story's diagnosis looks like in its file: a line a problem, and its reason below it.
+fn told(story: &Story) -> String {
+    let mut text = String::new();
+    for problem in super::diagnose(&story.view, &story.rules) {
+        let tablet = problem.tablet.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        writeln!(text, "{} {tablet} -> {}\n    {}", problem.code, remedy(&problem.remedy), problem.why).unwrap();
+    }
+    if text.is_empty() { "nothing is wrong\n".to_owned() } else { text }
+}
+
+fn remedy(remedy: &super::Remedy) -> String {
+    match remedy {
+        super::Remedy::Reread(tablets) => format!("Reread {}", super::facts::names(tablets)),
+        super::Remedy::Takeover { to, then_emergency } => {
+            let to = to.as_ref().map_or_else(|| "an elected one".to_owned(), ToString::to_string);
+            format!("Takeover to {to}{}", if *then_emergency { ", then Emergency" } else { "" })
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// A file of stories: its blocks begin with `== title`, and what is expected stands below `----`.
+fn rewritten(file: &str, text: &str) -> String {
+    let mut blocks = text.split("\n== ");
+    let mut new = blocks.next().unwrap().to_owned();
+    for block in blocks {
+        let given = block.split("----\n").next().unwrap();
+        write!(new, "\n== {given}----\n{}", told(&Story::parse(file, given))).unwrap();
+    }
+    new
+}
+
+/// `UPDATE_STORIES=1 cargo test diagnose` writes what the diagnosis says now into the files; the difference is to be read like code.
+#[test]
+fn every_story_ends_as_it_is_told() {
+    for (file, text) in FILES {
+        let new = rewritten(file, text);
+        if std::env::var_os("UPDATE_STORIES").is_some() {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/diagnose/tests/stories/{file}.txt"));
+            std::fs::write(path, new).unwrap();
+            continue;
+        }
+        let (old, new): (Vec<&str>, Vec<&str>) = (text.lines().collect(), new.lines().collect());
+        for (at, (old, new)) in old.iter().zip(&new).enumerate() {
+            assert_eq!(old, new, "stories/{file}.txt:{}", at + 1);
+        }
+        assert_eq!(old.len(), new.len(), "stories/{file}.txt");
+    }
+}

@@ -1,0 +1,102 @@
+//! A tablet's health stream: messages as they come, over the tablet's own connection.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::Code;
+
+use super::{
+    HealthStream, TabletError, TabletErrorKind,
+    link::{Link, Lost, PREFIX_BYTES, in_full, lost},
+};
+use crate::{pb::query::StreamHealthResponse, shard::FailureClass, topo::TabletAlias};
+
+/// The method, for errors.
+pub(super) const METHOD: &str = "StreamHealth";
+
+/// Longest message; one has some hundred bytes.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A stream that is being read. It keeps its connection, also where calls have got a new one since.
+pub(super) struct Reading {
+    pub alias: TabletAlias,
+    pub link: Arc<Link>,
+    pub body: Incoming,
+}
+
+/// How a stream goes on.
+enum Next {
+    Message(Result<StreamHealthResponse, TabletError>),
+    End,
+}
+
+/// The stream's messages. Its end is an error as well: a tablet never ends it while it lives.
+pub(super) fn messages(reading: Reading) -> HealthStream {
+    let state = Some((reading, BytesMut::new()));
+    let stream = stream::unfold(state, |state| async move {
+        let (mut reading, mut buffer) = state?;
+        match reading.next(&mut buffer).await {
+            Next::Message(Ok(message)) => Some((Ok(message), Some((reading, buffer)))),
+            Next::Message(Err(error)) => Some((Err(error), None)),
+            Next::End => Some((Err(reading.ended(FailureClass::Closed, "the tablet has ended the stream".to_owned())), None)),
+        }
+    });
+    Box::pin(stream)
+}
+
+impl Reading {
+    async fn next(&mut self, buffer: &mut BytesMut) -> Next {
+        loop {
+            match take(buffer) {
+                Ok(Some(bytes)) => {
+                    let unreadable = |error: prost::DecodeError| self.ended(FailureClass::Answered, error.to_string());
+                    return Next::Message(StreamHealthResponse::decode(bytes).map_err(unreadable));
+                }
+                Ok(None) => {}
+                Err(problem) => return Next::Message(Err(self.ended(FailureClass::Answered, problem.to_owned()))),
+            }
+            let frame = match self.body.frame().await {
+                None => return Next::End,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    let Lost { class, reason } = lost(&error, in_full(&error));
+                    return Next::Message(Err(self.ended(class, reason)));
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => buffer.extend_from_slice(&data),
+                Err(frame) => {
+                    let status = frame.trailers_ref().and_then(tonic::Status::from_header_map);
+                    let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Next::End };
+                    let error = TabletError::answered(self.alias.clone(), METHOD, status.code(), status.message());
+                    return Next::Message(Err(error));
+                }
+            }
+        }
+    }
+
+    fn ended(&self, class: FailureClass, reason: String) -> TabletError {
+        let (kind, message) = (TabletErrorKind::UnknownOutcome, format!("the stream from {}: {reason}", self.link.endpoint()));
+        let (alias, lost) = (self.alias.clone(), Some(class).filter(|class| *class != FailureClass::Answered));
+        TabletError { alias, method: METHOD, kind, code: Code::Unavailable, lost, message }
+    }
+}
+
+/// The next whole message in the buffer.
+fn take(buffer: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
+    let Some(prefix) = buffer.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let [compressed, length @ ..] = *prefix;
+    let length = u32::from_be_bytes(length) as usize;
+    if compressed != 0 || length > MESSAGE_BYTES_MAX {
+        return Err("a message that is compressed or too long");
+    }
+    if buffer.len() < PREFIX_BYTES + length {
+        return Ok(None);
+    }
+    buffer.advance(PREFIX_BYTES);
+    Ok(Some(buffer.split_to(length).freeze()))
+}
