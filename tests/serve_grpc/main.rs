@@ -13,6 +13,7 @@ mod observe;
 mod operators;
 mod process;
 mod records;
+mod reload;
 mod reparents;
 mod tablets;
 mod tls;
