@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     decide::Action,
     gate::gate,
+    publication::verify_publication,
     supervisor::{Supervisor, Suspicion},
 };
 use crate::{
@@ -25,6 +26,9 @@ const REREAD_LIMIT: Duration = Duration::from_millis(300);
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 /// Under a policy without acknowledgements a primary's port has to refuse connections for that long (safety rules, section 2).
 const REFUSED_FOR: Duration = Duration::from_millis(200);
+/// After a promotion, how long the shard record may take to name the new primary before that is reported.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
+
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -190,12 +194,22 @@ impl Supervisor {
 
     async fn after_promotion(&self, outcome: Outcome) -> (Ended, Option<Outcome>) {
         let ended = match &outcome.result {
-            Ok(promoted) if promoted.promoted().is_some() => Ended::Done,
+            Ok(promoted) if promoted.promoted().is_some() => {
+                self.see_published(&promoted.primary).await;
+                Ended::Done
+            }
             Ok(_) => Ended::NotDue("there was nothing to do".to_owned()),
             Err(ReparentError::NotDue { reason, .. }) => Ended::NotDue(reason.clone()),
             Err(error) => Ended::Failed(error.to_string()),
         };
         (ended, Some(outcome))
+    }
+
+    /// vtgate finds the primary by the shard record: until it names the new one, the failover is not over.
+    async fn see_published(&self, primary: &TabletAlias) {
+        if let Err(error) = verify_publication(&self.context.hands.topo, &self.shard, primary, PUBLISHED_WITHIN).await {
+            tracing::warn!(shard = %self.shard, %error, "the new primary is not published");
+        }
     }
 
     fn measure(&self, suspicion: Suspicion, decided: Instant, outcome: &Outcome) {

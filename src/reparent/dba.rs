@@ -80,6 +80,16 @@ pub(super) fn first_row(result: &QueryResult) -> Vec<String> {
     values
 }
 
+/// The name of `replica_net_timeout` in a server of that version: it is new since 8.0.26, and the old one is gone since 9.
+pub(super) fn net_timeout(version: &str) -> &'static str {
+    let mut parts = version
+        .trim_start_matches(|c: char| !c.is_ascii_digit())
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    if (next(), next(), next()) >= (8, 0, 26) { "replica_net_timeout" } else { "slave_net_timeout" }
+}
+
 impl Run {
     /// One statement; its first row.
     pub async fn dba(&self, tablet: &Tablet, sql: &str) -> Result<Vec<String>, TabletError> {

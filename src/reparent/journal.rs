@@ -1,6 +1,9 @@
 //! What a run writes down before a step that its successor has to know of.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +45,9 @@ pub(super) struct Journal {
     /// Tablets whose clients this run may have cut off: let in again when they follow the new primary.
     #[serde(default)]
     pub fenced: BTreeSet<String>,
+    /// Replicas whose `replica_net_timeout` may be shortened for a testimony, and to how many seconds it has to be set back.
+    #[serde(default)]
+    pub net_timeouts: BTreeMap<String, u32>,
     /// Key of the reparent-journal row, in nanoseconds.
     pub time_created_ns: i64,
     /// When this was written (wall clock).
@@ -78,6 +84,7 @@ impl Journal {
             old_term_ns: None,
             stopped_io: BTreeSet::new(),
             fenced: BTreeSet::new(),
+            net_timeouts: BTreeMap::new(),
             time_created_ns: 0,
             written_at_ms: run::now().as_millis() as u64,
             longest_call_ms: longest_call.as_millis() as u64,
@@ -98,6 +105,12 @@ impl Journal {
     /// The journal of a run after which everything is as it should be.
     pub fn leaving_nothing(&self) -> Self {
         self.leaving(&BTreeSet::new(), &BTreeSet::new())
+    }
+
+    /// The same with these timeouts to be set back.
+    pub fn with_timeouts(&self, seconds: &BTreeMap<TabletAlias, u32>) -> Self {
+        let net_timeouts = seconds.iter().map(|(alias, seconds)| (alias.to_string(), *seconds)).collect();
+        Self { net_timeouts, ..self.clone() }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -135,6 +148,10 @@ impl Journal {
 
     pub fn fenced(&self) -> Result<BTreeSet<TabletAlias>, JournalError> {
         self.fenced.iter().map(|alias| parse(alias)).collect()
+    }
+
+    pub fn net_timeouts(&self) -> Result<BTreeMap<TabletAlias, u32>, JournalError> {
+        self.net_timeouts.iter().map(|(alias, seconds)| Ok((parse(alias)?, *seconds))).collect()
     }
 
     /// How long a call of the run that wrote this may still be under way, by the wall clock; never more than the call's own limit.

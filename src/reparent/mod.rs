@@ -19,6 +19,7 @@ mod repair;
 mod resume;
 mod run;
 mod step;
+mod testify;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -38,6 +39,7 @@ pub use error::{Aftermath, FailedStep, ReparentError};
 pub use repair::{Refusal, RepairEnd, RepairError, RepairOutcome};
 pub(crate) use resume::promotion_under_way;
 pub use step::{DieAt, DieAtError, Edge, Step};
+pub use testify::Verdict;
 
 use run::Run;
 
@@ -208,6 +210,8 @@ enum Work {
     Planned(Planned),
     Initial(Planned),
     Emergency(Emergency),
+    TakeOver { from: TabletAlias, to: TabletAlias },
+    Testify(testify::Hearing),
     PlannedPreview(Planned),
     EmergencyPreview(Emergency),
 }
@@ -215,8 +219,8 @@ enum Work {
 impl Work {
     fn operation(&self) -> Operation {
         match self {
-            Self::Planned(_) | Self::Initial(_) | Self::PlannedPreview(_) => Operation::Planned,
-            Self::Emergency(_) | Self::EmergencyPreview(_) => Operation::Emergency,
+            Self::Planned(_) | Self::Initial(_) | Self::TakeOver { .. } | Self::PlannedPreview(_) => Operation::Planned,
+            Self::Emergency(_) | Self::Testify(_) | Self::EmergencyPreview(_) => Operation::Emergency,
         }
     }
 
@@ -229,6 +233,8 @@ impl Work {
             Self::Planned(request) => planned::planned(run, request, false).await,
             Self::Initial(request) => planned::planned(run, request, true).await,
             Self::Emergency(request) => emergency::emergency(run, request).await,
+            Self::TakeOver { from, to } => repair::take_over(run, &from, &to).await,
+            Self::Testify(hearing) => testify::testify(run, hearing).await,
             Self::PlannedPreview(request) => planned::preview(run, &request).await,
             Self::EmergencyPreview(request) => emergency::preview(run, &request).await,
         }
@@ -313,6 +319,20 @@ impl Hands {
     /// [`Hands::emergency`], unless `gate` says under the lock that it is not due any more ([`ReparentError::NotDue`]).
     pub async fn emergency_if(&self, shard: &ShardId, request: Emergency, gate: Gate) -> Outcome {
         self.own(shard, Work::Emergency(request), Some(gate)).await
+    }
+
+    /// Moves the primary from the tablet that works to the one that the topology declares, unless `gate` says under the lock that it is not
+    /// due any more. Never two writers: the topology is told first that `from` is the primary, then it moves as in [`Hands::planned`].
+    pub async fn take_over_if(&self, shard: &ShardId, from: &TabletAlias, to: &TabletAlias, gate: Gate) -> Outcome {
+        self.own(shard, Work::TakeOver { from: from.clone(), to: to.clone() }, Some(gate)).await
+    }
+
+    /// Makes the other tablets testify whether the MySQL server of `of` takes connections, under the shard lock and unless `gate` says
+    /// that it is not due; then goes on as [`Hands::emergency`] if `verdict` says so. It may be asked for only when that server has
+    /// failed on every channel for a second: replicas of vttablets lose their connection for a moment. What is heard costs about a
+    /// second; without an emergency reparent everything is put back and the answer is [`ReparentError::NotDue`].
+    pub async fn testify(&self, shard: &ShardId, of: &TabletAlias, gate: Gate, verdict: Verdict) -> Outcome {
+        self.own(shard, Work::Testify(testify::Hearing { of: of.clone(), verdict }), Some(gate)).await
     }
 
     /// What [`Hands::planned`] would do now and why: reads only, no lock. The decision is in [`Outcome::decision`].

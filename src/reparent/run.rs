@@ -43,6 +43,8 @@ pub(super) struct Run {
     edge_at: Instant,
     /// When the demotion was sent.
     pub demoted_at: Option<Instant>,
+    /// Replicas whose `replica_net_timeout` has to be set back, and to how many seconds; every journal of this run says so.
+    pub shortened: BTreeMap<TabletAlias, u32>,
     lock: Option<ShardLock>,
     /// Statements of ours that may still be under way, and take no lock on the tablet's side: what is sent after them must wait for them.
     under_way: BTreeMap<TabletAlias, Vec<CancellationToken>>,
@@ -62,6 +64,7 @@ impl Run {
             gate: None,
             edge_at: Instant::now(),
             demoted_at: None,
+            shortened: BTreeMap::new(),
             lock: None,
             under_way: BTreeMap::new(),
         }
@@ -120,6 +123,7 @@ impl Run {
         self.action = action;
         self.locked_at.get_or_insert_with(Instant::now);
         self.lock = Some(lock);
+        self.take_over_timeouts().await;
         let Some(gate) = self.gate.take() else { return Ok(()) };
         if let Err(reason) = gate().await {
             self.unlock().await;
@@ -169,6 +173,7 @@ impl Run {
     /// Writes down what is about to be done, in one transaction with the proof that the lock is ours.
     pub async fn intend(&self, step: Step, journal: &Journal) -> Result<(), ReparentError> {
         let lock = self.held()?;
+        let journal = journal.with_timeouts(&self.shortened);
         let (key, value) = (Journal::key(&self.hands.settings.ledger_root, &self.shard), journal.encode());
         let mut attempt = 1;
         loop {

@@ -13,7 +13,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Etcd, Mysqld, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, free_port};
+use super::{
+    Etcd, Host, Mysqld, Network, Process, REPLICATION, SandboxError, TempFolder, Tools, eventually, fault::Crowd, free_port,
+};
 use crate::{
     pb::{
         topodata::CellInfo,
@@ -53,6 +55,10 @@ pub struct Shape {
     pub lease_ttl_s: u32,
     /// More flags for the elector.
     pub elector_flags: Vec<String>,
+    /// Whether every tablet, and the elector, is on a host of its own that can be cut off (see [`Network`]).
+    pub hosts: bool,
+    /// More lines for every server's configuration.
+    pub my_cnf: Vec<String>,
 }
 
 impl Shape {
@@ -60,7 +66,16 @@ impl Shape {
     pub fn new(vtelector: PathBuf, tools: Tools) -> Self {
         let alias = |(cell, uid): (&str, u32)| TabletAlias { cell: cell.to_owned(), uid };
         let tablets = [("zone1", 100), ("zone1", 101), ("zone2", 200)].map(alias).into();
-        Self { vtelector, tools, tablets, policy: String::from("semi_sync"), lease_ttl_s: 5, elector_flags: Vec::new() }
+        Self {
+            vtelector,
+            tools,
+            tablets,
+            policy: String::from("semi_sync"),
+            lease_ttl_s: 5,
+            elector_flags: Vec::new(),
+            hosts: false,
+            my_cnf: Vec::new(),
+        }
     }
 }
 
@@ -69,8 +84,12 @@ impl Shape {
 pub struct Tablet {
     // Ended before the server that it watches.
     pub(super) agent: Option<Process>,
+    /// Who takes every connection of the server.
+    pub(super) crowd: Option<Crowd>,
     /// The server.
     pub mysqld: Mysqld,
+    /// Where both run.
+    pub host: Host,
     /// The agent's gRPC port.
     pub grpc_port: u16,
     folder: PathBuf,
@@ -99,18 +118,27 @@ pub struct Cluster {
     pub grpc_port: u16,
     /// The elector's HTTP port.
     pub http_port: u16,
+    /// The elector's host.
+    pub host: Host,
     shape: Shape,
     folder: TempFolder,
+    /// Removed when nobody is on it any more.
+    network: Option<Network>,
 }
 
 impl Cluster {
     /// Starts etcd, an elector, servers and agents, and waits until every tablet has registered itself. There is no primary yet.
     pub async fn start(shape: Shape) -> Result<Self, SandboxError> {
         let folder = TempFolder::new()?;
-        let etcd = Etcd::start(&shape.tools, &folder.path().join("etcd")).await?;
+        let mut network = if shape.hosts { Some(Network::new()?) } else { None };
+        let (host, etcd_host) = match &mut network {
+            Some(network) => (network.host()?, network.gateway()),
+            None => (Host::local(), Host::local()),
+        };
+        let etcd = Etcd::start_on(&etcd_host, &shape.tools, &folder.path().join("etcd")).await?;
         let (grpc_port, http_port) = (free_port()?, free_port()?);
         let (others, tablets) = (Vec::new(), BTreeMap::new());
-        let mut cluster = Self { elector: None, others, tablets, etcd, grpc_port, http_port, shape, folder };
+        let mut cluster = Self { elector: None, others, tablets, etcd, grpc_port, http_port, host, shape, folder, network };
         cluster.start_elector(&[])?;
         cluster.elector_ready().await?;
         cluster.declare().await?;
@@ -175,7 +203,7 @@ impl Cluster {
 
     /// A client of the elector.
     pub fn client(&self) -> Result<VtctldClient<Channel>, SandboxError> {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.grpc_port))
+        let endpoint = Endpoint::from_shared(format!("http://{}:{}", self.host.ip, self.grpc_port))
             .map_err(|error| SandboxError::io("the elector's address")(std::io::Error::other(error)))?;
         Ok(VtctldClient::new(endpoint.connect_timeout(START_LIMIT).timeout(CALL_LIMIT).connect_lazy()))
     }
@@ -213,7 +241,7 @@ impl Cluster {
         self.elector = None;
         let args = self.elector_args(&self.shape.tablets[0].cell, self.http_port, self.grpc_port);
         let log = self.folder().join("elector.log");
-        self.elector = Some(Process::start("elector", &self.shape.vtelector, &args, env, &log)?);
+        self.elector = Some(Process::start_on(&self.host, "elector", &self.shape.vtelector, &args, env, &log)?);
         Ok(())
     }
 
@@ -223,7 +251,7 @@ impl Cluster {
         let args = self.elector_args(cell, http_port, free_port()?);
         let name = format!("elector-{}", self.others.len() + 2);
         let log = self.folder().join(format!("{name}.log"));
-        let process = Process::start(&name, &self.shape.vtelector, &args, &[], &log)?;
+        let process = Process::start_on(&self.host, &name, &self.shape.vtelector, &args, &[], &log)?;
         self.others.push(OtherElector { process, http_port });
         Ok(())
     }
@@ -234,9 +262,9 @@ impl Cluster {
         for (flag, value) in [
             ("--cell", cell.to_owned()),
             ("--topo-etcd-lease-ttl", self.shape.lease_ttl_s.to_string()),
-            ("--bind-address", String::from("127.0.0.1")),
+            ("--bind-address", self.host.ip.clone()),
             ("--port", http_port.to_string()),
-            ("--grpc-bind-address", String::from("127.0.0.1")),
+            ("--grpc-bind-address", self.host.ip.clone()),
             ("--grpc-port", grpc_port.to_string()),
             ("--log-format", String::from("text")),
         ] {
@@ -278,9 +306,9 @@ impl Cluster {
             ("--tablet-path", alias.to_string()),
             ("--init-keyspace", KEYSPACE.to_owned()),
             ("--init-shard", SHARD.to_owned()),
-            ("--tablet-hostname", String::from("127.0.0.1")),
+            ("--tablet-hostname", tablet.host.ip.clone()),
             ("--data-dir", tablet.folder.display().to_string()),
-            ("--grpc-bind-address", String::from("127.0.0.1")),
+            ("--grpc-bind-address", tablet.host.ip.clone()),
             ("--grpc-port", tablet.grpc_port.to_string()),
             ("--mysql-socket", tablet.mysqld.socket().display().to_string()),
             ("--mysql-port", tablet.mysqld.port().to_string()),
@@ -291,7 +319,7 @@ impl Cluster {
             args.extend([flag.to_owned(), value]);
         }
         let log = tablet.folder.join("agent.log");
-        tablet.agent = Some(Process::start(&format!("agent {alias}"), &vtelector, &args, &[], &log)?);
+        tablet.agent = Some(Process::start_on(&tablet.host, &format!("agent {alias}"), &vtelector, &args, &[], &log)?);
         Ok(())
     }
 
@@ -302,7 +330,7 @@ impl Cluster {
             for tablet in tablets.values_mut() {
                 let agent = tablet.agent.as_mut().ok_or_else(|| String::from("an agent is not running"))?;
                 agent.check_running().map_err(|error| error.to_string())?;
-                let address = ("127.0.0.1", tablet.grpc_port);
+                let address = (tablet.host.ip.as_str(), tablet.grpc_port);
                 tokio::net::TcpStream::connect(address).await.map_err(|error| format!("{}: {error}", agent.name()))?;
             }
             Ok::<_, String>(())
@@ -367,8 +395,9 @@ impl Cluster {
     async fn start_servers(&mut self) -> Result<(), SandboxError> {
         for alias in self.aliases() {
             let folder = self.folder().join(format!("{}-{}", alias.cell, alias.uid));
-            let mysqld = Mysqld::start(&self.shape.tools, &folder, alias.uid).await?;
-            self.tablets.insert(alias, Tablet { mysqld, grpc_port: free_port()?, agent: None, folder });
+            let host = self.network.as_mut().map_or_else(|| Ok(Host::local()), Network::host)?;
+            let mysqld = Mysqld::start_on(&host, &self.shape.tools, &folder, alias.uid, &self.shape.my_cnf).await?;
+            self.tablets.insert(alias, Tablet { mysqld, host, grpc_port: free_port()?, agent: None, crowd: None, folder });
         }
         for tablet in self.tablets.values_mut() {
             tablet.mysqld.ready().await?;

@@ -8,12 +8,13 @@ use std::{
 
 use etcd_client::Client;
 
-use super::{Process, SandboxError, Signal, Tools, eventually, free_port};
+use super::{Host, Process, SandboxError, Signal, Tools, eventually, free_port};
 
 /// One etcd server with a data folder of its own on a port of its own.
 #[derive(Debug)]
 pub struct Etcd {
     program: PathBuf,
+    host: Host,
     folder: PathBuf,
     client_port: u16,
     peer_port: u16,
@@ -23,9 +24,15 @@ pub struct Etcd {
 impl Etcd {
     /// Starts it with its data below `folder`, and waits until it answers. It syncs to disk as in production.
     pub async fn start(tools: &Tools, folder: &Path) -> Result<Self, SandboxError> {
+        Self::start_on(&Host::local(), tools, folder).await
+    }
+
+    /// [`Etcd::start`] on a host of its own.
+    pub async fn start_on(host: &Host, tools: &Tools, folder: &Path) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(SandboxError::io(format!("making the folder {}", folder.display())))?;
         let mut etcd = Self {
             program: tools.etcd.clone(),
+            host: host.clone(),
             folder: folder.to_owned(),
             client_port: free_port()?,
             peer_port: free_port()?,
@@ -37,7 +44,7 @@ impl Etcd {
 
     /// `HOST:PORT` of the client endpoint, as `--topo-global-server-address` takes it.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        format!("{}:{}", self.host.ip, self.client_port)
     }
 
     /// A client of this server alone.
@@ -64,7 +71,7 @@ impl Etcd {
 
     async fn run(&mut self) -> Result<(), SandboxError> {
         let client = format!("http://{}", self.address());
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = format!("http://{}:{}", self.host.ip, self.peer_port);
         let data = self.folder.join("data").display().to_string();
         let cluster = format!("default={peer}");
         let args = [
@@ -77,7 +84,8 @@ impl Etcd {
             ("--initial-cluster", &cluster),
         ];
         let args = args.iter().flat_map(|(flag, value)| [*flag, *value]);
-        let process = self.process.insert(Process::start("etcd", &self.program, args, &[], &self.folder.join("etcd.log"))?);
+        let process =
+            self.process.insert(Process::start_on(&self.host, "etcd", &self.program, args, &[], &self.folder.join("etcd.log"))?);
         eventually("etcd answering", Duration::from_secs(20), async || {
             process.check_running().map_err(|error| error.to_string())?;
             let mut client = Client::connect([&client], None).await.map_err(|error| error.to_string())?;

@@ -1,11 +1,13 @@
 //! What befalls a tablet, and how it gets over it.
 
+use mysql_async::{Conn, Opts};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{Cluster, DBA, POLL, SandboxError, Signal, Tablet};
 use crate::{
     pb::{query::StreamHealthRequest, queryservice::query_client::QueryClient},
     topo::TabletAlias,
 };
-
-use super::{Cluster, SandboxError, Signal, Tablet};
 
 /// A fault of one tablet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,10 @@ pub enum Fault {
     BothKilled,
     /// SIGSTOP of mysqld: it answers nothing, and goes on later as if nothing had happened.
     MysqldFrozen,
+    /// Every packet to and from the tablet's host is dropped: needs [`super::Shape::hosts`].
+    HostSilent,
+    /// mysqld takes no connection, not even an administrator's; those that are open go on.
+    ConnectionsExhausted,
     /// kill -9 of the agent; mysqld works.
     AgentKilled,
     /// SIGSTOP of the agent; mysqld works.
@@ -29,9 +35,33 @@ impl Fault {
             Self::MysqldKilled => "mysqld killed",
             Self::BothKilled => "mysqld and agent killed",
             Self::MysqldFrozen => "mysqld frozen",
+            Self::HostSilent => "host silent",
+            Self::ConnectionsExhausted => "connections exhausted",
             Self::AgentKilled => "agent killed",
             Self::AgentFrozen => "agent frozen",
         }
+    }
+}
+
+/// Connections of an administrator that take every place of a server, also those that become free. They end when dropped.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    _task: JoinSet<()>,
+}
+
+impl Crowd {
+    fn before(opts: Opts) -> Self {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut inside = Vec::new();
+            loop {
+                match Conn::new(opts.clone()).await {
+                    Ok(conn) => inside.push(conn),
+                    Err(_) => sleep(POLL).await,
+                }
+            }
+        });
+        Self { _task: task }
     }
 }
 
@@ -47,6 +77,8 @@ impl Cluster {
                 tablet.signal_agent(Signal::Kill)?;
             }
             Fault::MysqldFrozen => tablet.mysqld.signal(Signal::Freeze)?,
+            Fault::HostSilent => tablet.host.silence()?,
+            Fault::ConnectionsExhausted => tablet.crowd = Some(Crowd::before(tablet.mysqld.opts(DBA))),
             Fault::AgentKilled => tablet.signal_agent(Signal::Kill)?,
             Fault::AgentFrozen => tablet.signal_agent(Signal::Freeze)?,
         }
@@ -60,6 +92,8 @@ impl Cluster {
             Fault::MysqldKilled | Fault::BothKilled => tablet.mysqld.restart()?,
             Fault::MysqldFrozen => tablet.mysqld.signal(Signal::Thaw)?,
             Fault::AgentFrozen => tablet.signal_agent(Signal::Thaw)?,
+            Fault::HostSilent => tablet.host.reconnect()?,
+            Fault::ConnectionsExhausted => tablet.crowd = None,
             Fault::AgentKilled => {}
         }
         tablet.mysqld.ready().await?;
@@ -99,7 +133,7 @@ impl Cluster {
     /// Why a tablet does not serve, in its own words on the health stream; empty when it does.
     pub async fn health_error(&self, alias: &TabletAlias) -> Result<String, SandboxError> {
         let failed = |error: String| SandboxError::Wrong(vec![format!("the health of {alias}: {error}")]);
-        let address = format!("http://127.0.0.1:{}", self.tablet(alias).grpc_port);
+        let address = format!("http://{}:{}", self.tablet(alias).host.ip, self.tablet(alias).grpc_port);
         let mut client = QueryClient::connect(address).await.map_err(|error| failed(error.to_string()))?;
         let stream = client.stream_health(StreamHealthRequest {}).await;
         let mut stream = stream.map_err(|status| failed(status.to_string()))?.into_inner();

@@ -11,7 +11,7 @@ use std::{
 use mysql_async::{Conn, Opts, OptsBuilder, Row, prelude::Queryable};
 use tokio::time::timeout;
 
-use super::{Process, SandboxError, Signal, TempFolder, Tools, eventually, free_port, tools::is_root};
+use super::{Host, Process, SandboxError, Signal, TempFolder, Tools, eventually, free_port, tools::is_root};
 
 /// The account of agents and checks, with all rights, over the Unix socket or from 127.0.0.1, without a password.
 pub const DBA: &str = "vt_dba";
@@ -35,6 +35,9 @@ pub struct Mysqld {
     program: PathBuf,
     folder: PathBuf,
     server_id: u32,
+    host: Host,
+    /// Lines of its configuration beside ours.
+    my_cnf: Vec<String>,
     port: u16,
     process: Option<Process>,
 }
@@ -42,10 +45,22 @@ pub struct Mysqld {
 impl Mysqld {
     /// Makes a server in `folder`, which must not exist, and starts it without waiting: see [`Mysqld::ready`].
     pub async fn start(tools: &Tools, folder: &Path, server_id: u32) -> Result<Self, SandboxError> {
+        Self::start_on(&Host::local(), tools, folder, server_id, &[]).await
+    }
+
+    /// [`Mysqld::start`] on a host of its own, with more lines in its configuration.
+    pub async fn start_on(
+        host: &Host,
+        tools: &Tools,
+        folder: &Path,
+        server_id: u32,
+        my_cnf: &[String],
+    ) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(SandboxError::io(format!("making the folder {}", folder.display())))?;
         fill(tools, folder).await?;
-        let mut server =
-            Self { program: tools.mysqld.clone(), folder: folder.to_owned(), server_id, port: free_port()?, process: None };
+        let (host, my_cnf) = (host.clone(), my_cnf.to_owned());
+        let (program, folder) = (tools.mysqld.clone(), folder.to_owned());
+        let mut server = Self { program, folder, server_id, host, my_cnf, port: free_port()?, process: None };
         server.write_settings()?;
         server.restart()?;
         Ok(server)
@@ -75,7 +90,7 @@ impl Mysqld {
         self.process = None;
         let mut args = vec![format!("--defaults-file={}", self.folder.join("my.cnf").display())];
         args.extend(as_root());
-        self.process = Some(Process::start(&self.name(), &self.program, &args, &[], &self.log())?);
+        self.process = Some(Process::start_on(&self.host, &self.name(), &self.program, &args, &[], &self.log())?);
         Ok(())
     }
 
@@ -118,7 +133,7 @@ impl Mysqld {
         self.server_id
     }
 
-    /// Its port on 127.0.0.1.
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -142,7 +157,7 @@ impl Mysqld {
     /// How to connect over TCP as `user`, one of [`DBA`], [`APP`].
     pub fn tcp_opts(&self, user: &str) -> Opts {
         // Otherwise a connection to this machine moves to the Unix socket by itself.
-        let opts = OptsBuilder::default().prefer_socket(false).ip_or_hostname("127.0.0.1").tcp_port(self.port);
+        let opts = OptsBuilder::default().prefer_socket(false).ip_or_hostname(self.host.ip.as_str()).tcp_port(self.port);
         opts.user(Some(user)).stmt_cache_size(0).into()
     }
 
@@ -201,7 +216,8 @@ impl Mysqld {
         let folder = self.folder.display();
         let mut text = format!(
             "[mysqld]\ndatadir={folder}/data\nsocket={folder}/mysql.sock\npid-file={folder}/mysqld.pid\n\
-             port={port}\nbind-address=127.0.0.1\nreport-host=127.0.0.1\nreport-port={port}\nserver-id={id}\n",
+             port={port}\nbind-address={host}\nreport-host={host}\nreport-port={port}\nserver-id={id}\n",
+            host = self.host.ip,
             port = self.port,
             id = self.server_id,
         );
@@ -225,6 +241,9 @@ impl Mysqld {
         ] {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{setting}");
+        }
+        for line in &self.my_cnf {
+            let _ = writeln!(text, "{line}");
         }
         text
     }

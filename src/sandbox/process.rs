@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{SandboxError, eventually};
+use super::{Host, SandboxError, eventually};
 
 /// Signals that a test or the demo sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,18 +44,37 @@ impl Process {
         env: &[(&str, &str)],
         log: &Path,
     ) -> Result<Self, SandboxError> {
+        Self::start_on(&Host::local(), name, program, args, env, log)
+    }
+
+    /// [`Process::start`] on a host of its own.
+    pub fn start_on<A: AsRef<OsStr>>(
+        host: &Host,
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        env: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Self, SandboxError> {
         let output = |doing| SandboxError::io(format!("{doing} the log {}", log.display()));
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(output("opening"))?;
         let twin = file.try_clone().map_err(output("opening"))?;
-        let mut command = match leash() {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(env.iter().copied());
+        // Each of them becomes the next one, so that the process id stays.
+        let mut words: Vec<&OsStr> = Vec::new();
+        if let Some(setpriv) = leash() {
+            words.extend([setpriv.as_os_str(), "--pdeathsig".as_ref(), "KILL".as_ref(), "--".as_ref()]);
+        }
+        if let Some(namespace) = &host.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(OsStr::new));
+        }
+        words.push(program.as_os_str());
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .args(args)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(env.iter().copied());
         // A process group of its own: Ctrl-C in a terminal reaches the owner alone, who ends its children in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command

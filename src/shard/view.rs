@@ -1,6 +1,6 @@
 //! The view that diagnosis and decisions rest on.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use super::{Channel, Replication, TabletStatus};
 use crate::{
@@ -113,6 +113,18 @@ pub enum Greeting {
     Silent,
     /// The witness's own host could not try (no route, no name): says nothing about the server.
     CannotTell(String),
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Greeted => write!(f, "greeted"),
+            Self::TooManyConnections => write!(f, "refused for too many connections"),
+            Self::Refused => write!(f, "nobody listens"),
+            Self::Silent => write!(f, "silence"),
+            Self::CannotTell(why) => write!(f, "cannot tell ({why})"),
+        }
+    }
 }
 
 /// Whether a replica has its source.

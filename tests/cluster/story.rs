@@ -9,7 +9,7 @@ use vtelector::mysql::GtidSet;
 use super::{Ack, Fault, Move, SandboxError, Shape, TabletAlias, TestCluster, Writers, eventually, second_writers, writes_on};
 
 /// A killed server recovers, a blank one copies everything, before it is as it must be.
-const RETURN_LIMIT: Duration = Duration::from_secs(60);
+const RETURN_LIMIT: Duration = Duration::from_secs(12);
 
 /// How an old primary came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

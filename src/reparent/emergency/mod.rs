@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What the reparent journal and the lock say is done; Vitess writes the same words.
-const ACTION: &str = "EmergencyReparentShard";
+pub(super) const ACTION: &str = "EmergencyReparentShard";
 
 /// The whole operation, from the lock to the lock.
 pub(super) async fn emergency(run: &mut Run, request: Emergency) -> Result<Promoted, ReparentError> {
@@ -74,7 +74,7 @@ struct Changed {
 }
 
 impl Run {
-    async fn emergency_under_lock(&mut self, request: &Emergency) -> Result<Promoted, ReparentError> {
+    pub(super) async fn emergency_under_lock(&mut self, request: &Emergency) -> Result<Promoted, ReparentError> {
         self.edge(Step::Survey, Edge::Before).await;
         let declared = Declared::read(self).await?;
         declared.check_expected(request.expected_primary.as_ref())?;

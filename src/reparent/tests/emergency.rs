@@ -15,7 +15,7 @@ use crate::{
     pb::topodata::{Tablet, TabletType},
 };
 
-fn now() -> Emergency {
+pub fn now() -> Emergency {
     Emergency {
         new_primary: None,
         ignore_replicas: Default::default(),

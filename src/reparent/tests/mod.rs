@@ -3,10 +3,12 @@
 mod crashes;
 mod emergency;
 mod failures;
+mod repairs;
 mod roads;
 mod server;
 mod tables;
 mod tablets;
+mod testify;
 mod world;
 
 use std::time::Duration;

@@ -43,6 +43,10 @@ pub struct Server {
     pub mysqld_down: bool,
     /// Nothing answers, and it may go on where it was.
     pub frozen: bool,
+    /// Its connection to a source that froze still stands, as far as it knows.
+    pub content: bool,
+    /// `replica_net_timeout`, in seconds.
+    pub net_timeout_s: i32,
     /// `offline_mode`.
     pub offline: bool,
     /// Rows of the reparent journal before this test's own.
@@ -60,6 +64,20 @@ pub struct Server {
     pub purged: GtidSet,
     pub pool: u64,
     pub tags: BTreeMap<String, String>,
+    /// read_only without super_read_only.
+    pub only_read_only: bool,
+    /// Commits wait for acknowledgements there.
+    pub commits_wait: bool,
+    /// It replicates by GTID positions.
+    pub auto_position: bool,
+    pub heartbeat_s: f64,
+    pub net_timeout_s: i32,
+    /// What keeps its SQL thread from running.
+    pub sql_error: String,
+    /// What keeps its IO thread from running.
+    pub io_error: String,
+    /// The type that its tablet believes it has, where that is not the recorded one.
+    pub own_type: Option<TabletType>,
 }
 
 impl Server {
@@ -84,6 +102,8 @@ impl Server {
             clock_behind_s: 0,
             mysqld_down: false,
             frozen: false,
+            content: false,
+            net_timeout_s: 60,
             offline: false,
             journal: 1,
             version: "9.7.4".to_owned(),
@@ -96,6 +116,14 @@ impl Server {
             purged: gtids(""),
             pool: 0,
             tags: BTreeMap::new(),
+            only_read_only: false,
+            commits_wait: false,
+            auto_position: true,
+            heartbeat_s: 4.0,
+            net_timeout_s: 8,
+            sql_error: String::new(),
+            io_error: String::new(),
+            own_type: None,
         }
     }
 
@@ -142,6 +170,22 @@ impl Server {
         self.serves() && self.io && self.source.as_ref() == Some(source)
     }
 
+    /// Starts its threads, as far as nothing keeps them from running.
+    pub fn start(&mut self, io: bool, sql: bool) {
+        self.io |= io && self.io_error.is_empty();
+        self.sql |= sql && self.sql_error.is_empty();
+    }
+
+    /// What a change of its source does to its relay log: gone, unless the SQL thread runs meanwhile.
+    pub fn change_source(&mut self, violations: &mut Vec<String>) {
+        if !self.sql && !self.executed.contains(&self.received) {
+            violations.push(format!("server {} threw away {}", self.letter, self.received.subtract(&self.executed)));
+        }
+        if !self.sql {
+            self.received = self.executed.clone();
+        }
+    }
+
     /// One transaction of its own.
     pub fn commit(&mut self) -> GtidSet {
         let uuid = self.uuid();
@@ -155,7 +199,7 @@ impl Server {
 
     /// Its replication status; `source` is the server that it copies from.
     pub fn status(&self, source_port: i32, source: Option<&Server>) -> replicationdata::Status {
-        let lost = self.io && !source.is_some_and(Server::serves);
+        let lost = self.io && !self.content && !source.is_some_and(Server::serves);
         replicationdata::Status {
             position: format!("MySQL56/{}", self.executed),
             relay_log_position: format!("MySQL56/{}", self.received),
@@ -170,7 +214,13 @@ impl Server {
             } else {
                 1
             },
-            last_io_error: if lost { "error connecting to source (errno 2003)".to_owned() } else { String::new() },
+            last_io_error: if lost {
+                "Error connecting to source: Can't connect to MySQL server (110)".to_owned()
+            } else {
+                self.io_error.clone()
+            },
+            last_sql_error: self.sql_error.clone(),
+            auto_position: self.auto_position,
             sql_state: if self.sql { 3 } else { 1 },
             replication_lag_unknown: !(self.io && self.sql),
             backup_running: self.backup,
