@@ -16,6 +16,7 @@ mod structure;
 mod testimony;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use code::Code;
 pub use problem::{Ground, Priority, Problem, Remedy, Repair, Rules};

@@ -109,7 +109,7 @@ impl Observer {
         let (ping, status) = (ping.unwrap_or_else(|_| Err(silent(record))), status.unwrap_or_else(|_| Err(silent(record))));
         let manager = match (&ping, &status) {
             (Ok(()), _) | (_, Ok(_)) => Probe::Answers,
-            (Err(ping), Err(status)) => match (lost(ping), lost(status)) {
+            (Err(ping), Err(status)) => match (ping.lost, status.lost) {
                 (Some(class), Some(_)) => Probe::Fails { class, words: ping.message.clone() },
                 _ => Probe::Answers,
             },
@@ -144,14 +144,5 @@ fn silent(record: &Tablet) -> TabletError {
         code: tonic::Code::DeadlineExceeded,
         lost: Some(FailureClass::Silent),
         message: format!("no answer within {PROBE_LIMIT:?}"),
-    }
-}
-
-/// How nothing came back from the tablet manager; `None` = it answered, if only with an error.
-fn lost(error: &TabletError) -> Option<FailureClass> {
-    match error.kind {
-        TabletErrorKind::Unreachable => Some(FailureClass::Refused),
-        TabletErrorKind::UnknownOutcome => Some(FailureClass::Silent),
-        _ => None,
     }
 }

@@ -6,9 +6,11 @@ pub mod decide;
 mod elector;
 mod gate;
 mod memory;
+pub mod publication;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use elector::{Elector, ElectorSettings};
 

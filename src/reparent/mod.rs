@@ -210,6 +210,7 @@ enum Work {
     Planned(Planned),
     Initial(Planned),
     Emergency(Emergency),
+    TakeOver { from: TabletAlias, to: TabletAlias },
     Testify(testify::Hearing),
     PlannedPreview(Planned),
     EmergencyPreview(Emergency),
@@ -218,7 +219,7 @@ enum Work {
 impl Work {
     fn operation(&self) -> Operation {
         match self {
-            Self::Planned(_) | Self::Initial(_) | Self::PlannedPreview(_) => Operation::Planned,
+            Self::Planned(_) | Self::Initial(_) | Self::TakeOver { .. } | Self::PlannedPreview(_) => Operation::Planned,
             Self::Emergency(_) | Self::Testify(_) | Self::EmergencyPreview(_) => Operation::Emergency,
         }
     }
@@ -232,6 +233,7 @@ impl Work {
             Self::Planned(request) => planned::planned(run, request, false).await,
             Self::Initial(request) => planned::planned(run, request, true).await,
             Self::Emergency(request) => emergency::emergency(run, request).await,
+            Self::TakeOver { from, to } => repair::take_over(run, &from, &to).await,
             Self::Testify(hearing) => testify::testify(run, hearing).await,
             Self::PlannedPreview(request) => planned::preview(run, &request).await,
             Self::EmergencyPreview(request) => emergency::preview(run, &request).await,
@@ -317,6 +319,12 @@ impl Hands {
     /// [`Hands::emergency`], unless `gate` says under the lock that it is not due any more ([`ReparentError::NotDue`]).
     pub async fn emergency_if(&self, shard: &ShardId, request: Emergency, gate: Gate) -> Outcome {
         self.own(shard, Work::Emergency(request), Some(gate)).await
+    }
+
+    /// Moves the primary from the tablet that works to the one that the topology declares, unless `gate` says under the lock that it is not
+    /// due any more. Never two writers: the topology is told first that `from` is the primary, then it moves as in [`Hands::planned`].
+    pub async fn take_over_if(&self, shard: &ShardId, from: &TabletAlias, to: &TabletAlias, gate: Gate) -> Outcome {
+        self.own(shard, Work::TakeOver { from: from.clone(), to: to.clone() }, Some(gate)).await
     }
 
     /// Makes the other tablets testify whether the MySQL server of `of` takes connections, under the shard lock and unless `gate` says

@@ -87,7 +87,7 @@ impl Decided<'_> {
 }
 
 impl Run {
-    async fn planned_under_lock(&mut self, request: &Planned, initial_only: bool) -> Result<Promoted, ReparentError> {
+    pub(super) async fn planned_under_lock(&mut self, request: &Planned, initial_only: bool) -> Result<Promoted, ReparentError> {
         self.edge(Step::Survey, Edge::Before).await;
         let mut declared = Declared::read(self).await?;
         plan::check_request(&declared, request)?;
@@ -266,6 +266,7 @@ impl Run {
             decode(elect, &self.position_of(record, FailedStep::PrimaryPosition).await?)?;
         }
         self.demote_stale(declared, elect, elect).await?;
+        self.no_second_writer(declared, elect).await?;
         let journal = self.journal(Stage::Promoting, elect, None);
         self.intend(Step::Promote, &journal).await?;
         let led = self.lead(decided.lead(How::Rewrite)).await;

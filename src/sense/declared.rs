@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    diagnose::errant::{DeclaredPrimary, Unknown},
+    diagnose::{
+        errant::{DeclaredPrimary, Unknown},
+        traffic,
+    },
     durability::{Enforced, Extra, policy, with_extra},
     pb::topodata::{self, KeyspaceType, Tablet},
     shard::{KeyspaceFacts, ShardFacts, newest_primary, term},
@@ -162,14 +165,7 @@ fn shard_facts(record: &topodata::Shard) -> ShardFacts {
         primary,
         term: term(record.primary_term_start_time.as_ref()),
         emergency_disabled: record.vtorc_state.as_ref().is_some_and(|state| state.disable_emergency_reparent),
-        traffic_switch: record.tablet_controls.iter().find_map(|control| {
-            let types = control.tablet_type().as_str_name();
-            match (control.frozen, control.denied_tables.as_slice()) {
-                (true, _) => Some(format!("the shard record is frozen for {types}")),
-                (false, []) => None,
-                (false, tables) => Some(format!("the shard record denies {types} tables {}", tables.join(", "))),
-            }
-        }),
+        traffic_switch: traffic::in_record(record),
     }
 }
 

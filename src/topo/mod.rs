@@ -3,6 +3,7 @@
 mod cells;
 mod error;
 mod etcd;
+mod held;
 mod keys;
 mod keyspaces;
 mod kv;
@@ -20,6 +21,7 @@ mod watcher;
 
 pub use error::TopoError;
 pub use etcd::EtcdKv;
+pub use held::HeldLock;
 pub use kv::{Kv, KvEntry, KvError, LeaseId, Listing, Version, Watch, WatchEvent};
 pub use lock::{LockLost, LockOr, ShardLock};
 pub use memory::MemoryKv;

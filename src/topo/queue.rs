@@ -330,7 +330,7 @@ fn predecessor<'a>(keys: &'a [KvEntry], place: &Place) -> Result<Option<&'a KvEn
 }
 
 /// What a lock's contents say, in short.
-fn holder_text(contents: &[u8]) -> String {
+pub(super) fn holder_text(contents: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(contents).unwrap_or_default();
     match (json["Action"].as_str(), json["HostName"].as_str(), json["Time"].as_str()) {
         (Some(action), Some(host), Some(time)) => format!("{action} on {host} since {time}"),

@@ -15,4 +15,5 @@ mod records;
 mod reparents;
 mod tablets;
 mod tls;
+mod traffic;
 mod world;

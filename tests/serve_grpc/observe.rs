@@ -125,6 +125,7 @@ async fn electors_of_three_cells_confirm_a_dead_tablet_manager_and_two_do_not() 
     record.mysql_port = nobodys_port().await;
     world.record(record).await;
     let primary: TabletAlias = "zone1-101".parse().unwrap();
+    fake.answers("Ping", PingResponse { payload: "x".to_owned() });
 
     let verdict = peers.quorum(Claim::ManagerDead, &primary).await;
     assert_eq!((verdict.refused.as_ref(), verdict.contradicted.len()), (Some(&Refused::Contradicted), 3), "{verdict}");

@@ -32,7 +32,7 @@ impl Run {
         }
         self.source_takes_no_writes(scene, (primary, alias), &server).await?;
         if !server.is_closed() {
-            let others = self.others(scene, alias).await;
+            let others = self.others(&scene.declared, alias).await;
             self.is_no_working_primary(scene, (alias, &record), (primary, &others))?;
             self.close_server(alias, &record, &server).await?;
             server = self.server(&record, alias).await?;

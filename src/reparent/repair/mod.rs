@@ -12,11 +12,14 @@ mod semi_sync;
 mod server;
 mod service;
 mod source;
+mod takeover;
 mod writable;
 
 use tokio_util::sync::CancellationToken;
 
 pub use outcome::{Refusal, RepairEnd, RepairError, RepairOutcome};
+
+pub(super) use takeover::take_over;
 
 use outcome::{Fixed, Stop};
 

@@ -28,7 +28,7 @@ impl Run {
         if record.r#type() != TabletType::Primary {
             return Ok(Fixed::Already(format!("{alias} is recorded as {}", record.r#type().as_str_name())));
         }
-        let others = self.others(scene, alias).await;
+        let others = self.others(&scene.declared, alias).await;
         if !others.contains_key(primary) {
             let reason = format!("{primary} does not answer, and whoever may stand in for it is not stopped");
             return Err(Refusal::Later { first: "the declared primary".to_owned(), reason }.into());
@@ -165,18 +165,18 @@ impl Run {
         let nobody_else = scene.declared.current_primary().is_none() && scene.declared.primary.as_ref() == Some(alias);
         if nobody_else && scene.declared.unreadable.is_empty() {
             // The shard record agrees with it: its own record was rewritten under it.
-            let others = self.others(scene, alias).await;
+            let others = self.others(&scene.declared, alias).await;
             if let Some((writer, _)) = others.iter().find(|(_, other)| other.is_writable()) {
                 let reason = "is writable".to_owned();
                 return Err(Refusal::WrongPrimary { primary: alias.clone(), writer: writer.clone(), reason }.into());
             }
-            let call = self.call_within_lease().await?;
+            let call = self.certain_call().await?;
             let told = self.hands.tablets.replica_was_promoted(record, call).await;
             told.map_err(super::outcome::during("its record was not made PRIMARY"))?;
             return self.agrees(alias, record).await;
         }
         let (primary, _) = scene.primary_beside(alias)?;
-        let others = self.others(scene, alias).await;
+        let others = self.others(&scene.declared, alias).await;
         self.is_no_working_primary(scene, (alias, record), (primary, &others))?;
         if !server.is_closed() {
             self.close_server(alias, record, server).await?;

@@ -17,6 +17,7 @@ use crate::{
         topodata::{Tablet, TabletType},
     },
     reparent::{
+        ReparentError,
         declared::{Declared, Term, term},
         journal::Stage,
         run::Run,
@@ -141,8 +142,8 @@ impl Run {
     }
 
     /// Every other server that answers.
-    pub(super) async fn others(&self, scene: &Scene, alias: &TabletAlias) -> BTreeMap<TabletAlias, Server> {
-        let others = scene.declared.tablets.iter().filter(|(other, _)| *other != alias);
+    pub(super) async fn others(&self, declared: &Declared, alias: &TabletAlias) -> BTreeMap<TabletAlias, Server> {
+        let others = declared.tablets.iter().filter(|(other, _)| *other != alias);
         let asked = others.map(|(other, tablet)| async move { (other.clone(), self.server(tablet, other).await.ok()) });
         join_all(asked).await.into_iter().filter_map(|(other, server)| Some((other, server?))).collect()
     }
@@ -150,6 +151,12 @@ impl Run {
     /// A change under this lock.
     pub(super) fn change(&self) -> Call {
         self.call(self.remote().min(CHANGE_LIMIT))
+    }
+
+    /// A call that gives somebody the right to write: etcd says that the lock is ours, and the call ends while the lease is certain to live.
+    pub(super) async fn certain_call(&self) -> Result<Call, ReparentError> {
+        self.verify().await?;
+        self.call_within_lease().await
     }
 
     /// One statement that changes something, sent while the lock is ours.

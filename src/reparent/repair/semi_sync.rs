@@ -39,7 +39,7 @@ impl Run {
         if server.full.semi_sync_primary_enabled && self.semi_sync_is_right(&scene.declared, alias).await? {
             return Ok(Fixed::Already(format!("{alias} waits for {needed} acknowledgement(s), for ever")));
         }
-        let others = self.others(scene, alias).await;
+        let others = self.others(&scene.declared, alias).await;
         let acking = acking(scene, (alias, &record), &others).count();
         if acking < needed {
             let why = format!("{alias} is not made to wait for acknowledgements");
@@ -69,7 +69,7 @@ impl Run {
     /// Switches the source side of a primary that is writable. Its tablet is told first, because a vttablet starts its monitor then; what it
     /// leaves undone is done by statement.
     async fn tell_primary(&mut self, alias: &TabletAlias, record: &Tablet, on: bool) -> Result<(), Stop> {
-        let call = self.call_within_lease().await?;
+        let call = self.certain_call().await?;
         let told = self.hands.tablets.undo_demote_primary(record, on, call).await;
         let is_right = |server: &Server| server.full.semi_sync_primary_enabled == on;
         let mut now = self.server(record, alias).await?;
@@ -147,7 +147,7 @@ impl Run {
         }
         let by_policy = scene.declared.policy.acks_needed(&scene.declared.member(primary));
         let needed = by_policy.max(server.full.semi_sync_wait_for_replica_count as usize);
-        let others = self.others(scene, primary).await;
+        let others = self.others(&scene.declared, primary).await;
         let acking = connected(record, &others).filter(|acker| *acker != alias).count();
         if acking < needed {
             return Err(Refusal::TooFewAckers { why: why.to_owned(), primary: primary.clone(), acking, needed }.into());

@@ -38,7 +38,7 @@ impl Run {
             // One of the tablets there may have been made primary a moment ago.
             return Err(Refusal::PartialTopology { cells: scene.declared.unreadable.clone() }.into());
         }
-        let others = self.others(scene, alias).await;
+        let others = self.others(&scene.declared, alias).await;
         nobody_else_writes(alias, &others)?;
         nobody_has_more(scene, alias, &server, &others)?;
         if scene.declared.semi_sync_primary(alias) {
@@ -55,7 +55,7 @@ impl Run {
         let semi_sync = scene.declared.semi_sync_primary(alias);
         let mut attempt = 1;
         loop {
-            let call = self.call_within_lease().await?;
+            let call = self.certain_call().await?;
             let sent = self.hands.tablets.undo_demote_primary(record, semi_sync, call).await;
             let is_right = |server: &Server| server.is_writable() && server.full.semi_sync_primary_enabled >= semi_sync;
             let found = self.look_until(record, alias, SHOW_LIMIT, is_right).await;
@@ -91,7 +91,7 @@ impl Run {
         if server.is_closed() {
             return Ok(Fixed::Already(format!("{alias} is super_read_only")));
         }
-        let others = self.others(scene, alias).await;
+        let others = self.others(&scene.declared, alias).await;
         self.is_no_working_primary(scene, (alias, &record), (primary, &others))?;
         self.close_server(alias, &record, &server).await?;
         Ok(Fixed::Done(format!("{alias} is super_read_only")))

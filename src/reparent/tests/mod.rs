@@ -3,6 +3,7 @@
 mod crashes;
 mod emergency;
 mod failures;
+mod repairs;
 mod roads;
 mod server;
 mod tables;

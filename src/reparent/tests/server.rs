@@ -64,6 +64,20 @@ pub struct Server {
     pub purged: GtidSet,
     pub pool: u64,
     pub tags: BTreeMap<String, String>,
+    /// read_only without super_read_only.
+    pub only_read_only: bool,
+    /// Commits wait for acknowledgements there.
+    pub commits_wait: bool,
+    /// It replicates by GTID positions.
+    pub auto_position: bool,
+    pub heartbeat_s: f64,
+    pub net_timeout_s: i32,
+    /// What keeps its SQL thread from running.
+    pub sql_error: String,
+    /// What keeps its IO thread from running.
+    pub io_error: String,
+    /// The type that its tablet believes it has, where that is not the recorded one.
+    pub own_type: Option<TabletType>,
 }
 
 impl Server {
@@ -102,6 +116,14 @@ impl Server {
             purged: gtids(""),
             pool: 0,
             tags: BTreeMap::new(),
+            only_read_only: false,
+            commits_wait: false,
+            auto_position: true,
+            heartbeat_s: 4.0,
+            net_timeout_s: 8,
+            sql_error: String::new(),
+            io_error: String::new(),
+            own_type: None,
         }
     }
 
@@ -148,6 +170,22 @@ impl Server {
         self.serves() && self.io && self.source.as_ref() == Some(source)
     }
 
+    /// Starts its threads, as far as nothing keeps them from running.
+    pub fn start(&mut self, io: bool, sql: bool) {
+        self.io |= io && self.io_error.is_empty();
+        self.sql |= sql && self.sql_error.is_empty();
+    }
+
+    /// What a change of its source does to its relay log: gone, unless the SQL thread runs meanwhile.
+    pub fn change_source(&mut self, violations: &mut Vec<String>) {
+        if !self.sql && !self.executed.contains(&self.received) {
+            violations.push(format!("server {} threw away {}", self.letter, self.received.subtract(&self.executed)));
+        }
+        if !self.sql {
+            self.received = self.executed.clone();
+        }
+    }
+
     /// One transaction of its own.
     pub fn commit(&mut self) -> GtidSet {
         let uuid = self.uuid();
@@ -179,8 +217,10 @@ impl Server {
             last_io_error: if lost {
                 "Error connecting to source: Can't connect to MySQL server (110)".to_owned()
             } else {
-                String::new()
+                self.io_error.clone()
             },
+            last_sql_error: self.sql_error.clone(),
+            auto_position: self.auto_position,
             sql_state: if self.sql { 3 } else { 1 },
             replication_lag_unknown: !(self.io && self.sql),
             backup_running: self.backup,

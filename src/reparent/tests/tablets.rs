@@ -184,7 +184,14 @@ fn become_primary(inner: &mut Inner, alias: &TabletAlias, semi_sync: bool) -> St
     position
 }
 
-fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: bool, semi_sync: bool) -> Answer<bool> {
+fn follow(
+    inner: &mut Inner,
+    alias: &TabletAlias,
+    parent: &TabletAlias,
+    force: bool,
+    semi_sync: bool,
+    heartbeat_s: f64,
+) -> Answer<bool> {
     let source = inner.servers.get(parent).cloned().filter(Server::serves);
     let server = inner.servers.get_mut(alias).unwrap();
     (server.tablet_type, server.term) = match server.tablet_type {
@@ -198,9 +205,21 @@ fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: b
     if !source.executed.contains(&own) {
         return Err((TabletErrorKind::ErrantGtid, format!("Errant GTID detected: {}", own.subtract(&source.executed))));
     }
+    if server.source.as_ref() != Some(parent) || heartbeat_s != 0.0 {
+        // Like a vttablet: both threads stand still meanwhile.
+        (server.io, server.sql) = (false, false);
+        if inner.careful {
+            server.change_source(&mut inner.violations);
+        }
+        server.auto_position = true;
+    }
+    if heartbeat_s != 0.0 {
+        (server.heartbeat_s, server.io_error) = (heartbeat_s, String::new());
+    }
     server.source = Some(parent.clone());
     if should {
-        (server.io, server.sql, server.lazy, server.cut) = (true, true, false, false);
+        (server.lazy, server.cut) = (false, false);
+        server.start(true, true);
     }
     Ok(should)
 }
@@ -208,6 +227,20 @@ fn follow(inner: &mut Inner, alias: &TabletAlias, parent: &TabletAlias, force: b
 fn replica_status(inner: &Inner, server: &Server) -> Option<Status> {
     let source = server.source.as_ref()?;
     Some(server.status(source.uid as i32, inner.servers.get(source)))
+}
+
+/// As MySQL does it: refused while the IO thread runs, and the relay log is kept only while the SQL thread does.
+fn change_source(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryResult> {
+    let value = |name: &str| Some(sql.split_once(&format!("{name} = "))?.1.split(',').next()?.trim().to_owned());
+    let source = value("SOURCE_PORT").and_then(|port| inner.servers.keys().find(|a| a.uid.to_string() == port).cloned());
+    let server = inner.servers.get_mut(alias).unwrap();
+    if server.io {
+        return failed("This operation cannot be performed with a running replica io thread (errno 3021)");
+    }
+    server.change_source(&mut inner.violations);
+    server.source = source.or_else(|| server.source.clone());
+    server.heartbeat_s = value("SOURCE_HEARTBEAT_PERIOD").map_or(server.heartbeat_s, |period| period.parse().unwrap());
+    Ok(QueryResult::default())
 }
 
 fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryResult> {
@@ -218,8 +251,12 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
     };
     match sql {
         "STOP REPLICA IO_THREAD" => (server.io, server.content) = (false, false),
-        "START REPLICA IO_THREAD" => server.io = true,
-        "SET GLOBAL super_read_only = ON" => server.read_only = true,
+        "START REPLICA IO_THREAD" => server.start(true, false),
+        "START REPLICA SQL_THREAD" => server.start(false, true),
+        "START REPLICA" => server.start(true, true),
+        "SET GLOBAL super_read_only = ON" => (server.read_only, server.only_read_only) = (true, false),
+        "SELECT @@global.offline_mode" => return row(&[if server.offline { "1" } else { "0" }]),
+        _ if sql.starts_with("CHANGE REPLICATION SOURCE TO") => return change_source(inner, alias, sql),
         "SET GLOBAL rpl_semi_sync_source_enabled = OFF" => server.semi_sync_primary = false,
         "SET GLOBAL rpl_semi_sync_source_enabled = ON" => server.semi_sync_primary = true,
         "SET GLOBAL offline_mode = ON" => server.offline = true,
@@ -258,9 +295,17 @@ impl TabletManager for Arc<World> {
             let server = &inner.servers[alias];
             Ok(FullStatus {
                 read_only: server.read_only,
-                super_read_only: server.read_only,
+                super_read_only: server.read_only && !server.only_read_only,
                 semi_sync_primary_enabled: server.semi_sync_primary,
-                tablet_type: server.tablet_type as i32,
+                semi_sync_replica_enabled: server.semi_sync_replica,
+                semi_sync_replica_status: server.semi_sync_replica && server.io,
+                semi_sync_wait_for_replica_count: server.semi_sync_wait_count as u32,
+                semi_sync_primary_timeout: server.semi_sync_timeout_ms,
+                replication_configuration: server
+                    .source
+                    .as_ref()
+                    .map(|_| Configuration { heartbeat_interval: server.heartbeat_s, replica_net_timeout: server.net_timeout_s }),
+                tablet_type: server.own_type.unwrap_or(server.tablet_type) as i32,
                 replication_status: replica_status(inner, server),
                 primary_status: Some(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() }),
                 server_uuid: server.uuid(),
@@ -302,8 +347,9 @@ impl TabletManager for Arc<World> {
     ) -> Result<BTreeMap<String, String>, TabletError> {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let effect = |inner: &mut Inner, alias: &TabletAlias| {
-            let pool = inner.servers[alias].pool.to_string();
-            Ok(names.into_iter().map(|name| (name, pool.clone())).collect())
+            let server = &inner.servers[alias];
+            let value = |name: &str| if name.contains("wait_sessions") { u64::from(server.commits_wait) } else { server.pool };
+            Ok(names.into_iter().map(|name| (name.clone(), value(&name).to_string())).collect())
         };
         self.call(tablet, "GetGlobalStatusVars", String::new(), call, effect).await
     }
@@ -347,14 +393,21 @@ impl TabletManager for Arc<World> {
         };
         self.call(tablet, "StopReplication", String::new(), call, effect).await
     }
-    async fn start_replication(&self, _tablet: &Tablet, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no reparent calls it")
+    async fn start_replication(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<(), TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            server.semi_sync_replica = semi_sync;
+            server.start(true, true);
+            Ok(())
+        };
+        self.call(tablet, "StartReplication", if semi_sync { "ack" } else { "" }.to_owned(), call, effect).await
     }
     async fn set_replication_source(&self, tablet: &Tablet, set_source: SetSource<'_>, call: Call) -> Result<(), TabletError> {
         let SetSource { parent, time_created_ns, force_start, wait_position, semi_sync, .. } = set_source;
         let arguments = format!("{parent}{}{}", if semi_sync { " ack" } else { "" }, if force_start { " force" } else { "" });
         let to = parent.clone();
-        let effect = move |inner: &mut Inner, alias: &TabletAlias| follow(inner, alias, &to, force_start, semi_sync);
+        let heartbeat_s = set_source.heartbeat_interval_s;
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| follow(inner, alias, &to, force_start, semi_sync, heartbeat_s);
         if !self.call(tablet, "SetReplicationSource", arguments, call, effect).await? {
             return Ok(());
         }
@@ -369,7 +422,7 @@ impl TabletManager for Arc<World> {
     async fn demote_primary(&self, tablet: &Tablet, _force: bool, call: Call) -> Result<PrimaryStatus, TabletError> {
         let effect = |inner: &mut Inner, alias: &TabletAlias| {
             let server = inner.servers.get_mut(alias).unwrap();
-            server.read_only = true;
+            (server.read_only, server.only_read_only) = (true, false);
             server.semi_sync_primary = false;
             let position = format!("MySQL56/{}", server.executed);
             Ok(PrimaryStatus { position, server_uuid: server.uuid(), ..Default::default() })
@@ -378,7 +431,8 @@ impl TabletManager for Arc<World> {
     }
     async fn undo_demote_primary(&self, tablet: &Tablet, semi_sync: bool, call: Call) -> Result<(), TabletError> {
         let effect = move |inner: &mut Inner, alias: &TabletAlias| {
-            inner.servers.get_mut(alias).unwrap().semi_sync_primary = semi_sync;
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.semi_sync_primary, server.own_type) = (semi_sync, None);
             inner.make_writable(alias);
             Ok(())
         };
@@ -438,7 +492,9 @@ impl TabletManager for Arc<World> {
     async fn set_read_only(&self, tablet: &Tablet, read_only: bool, call: Call) -> Result<(), TabletError> {
         let effect = move |inner: &mut Inner, alias: &TabletAlias| {
             if read_only {
-                inner.servers.get_mut(alias).unwrap().read_only = true
+                let server = inner.servers.get_mut(alias).unwrap();
+                // Like a vttablet: administrators may still write.
+                (server.read_only, server.only_read_only) = (true, server.only_read_only || !server.read_only);
             } else {
                 inner.make_writable(alias)
             }
@@ -446,8 +502,30 @@ impl TabletManager for Arc<World> {
         };
         self.call(tablet, if read_only { "SetReadOnly" } else { "SetReadWrite" }, String::new(), call, effect).await
     }
-    async fn change_type(&self, _tablet: &Tablet, _to: TabletType, _semi_sync: bool, _call: Call) -> Result<(), TabletError> {
-        unimplemented!("no reparent calls it")
+    async fn change_type(&self, tablet: &Tablet, to: TabletType, semi_sync: bool, call: Call) -> Result<(), TabletError> {
+        let effect = move |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.tablet_type, server.own_type, server.semi_sync_replica) = (to, None, semi_sync);
+            Ok(())
+        };
+        self.call(tablet, "ChangeType", to.as_str_name().to_owned(), call, effect).await
+    }
+    async fn replica_was_restarted(&self, tablet: &Tablet, _parent: &TabletAlias, call: Call) -> Result<(), TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.tablet_type, server.term, server.own_type) = (TabletType::Replica, None, None);
+            Ok(())
+        };
+        self.call(tablet, "ReplicaWasRestarted", String::new(), call, effect).await
+    }
+    async fn replica_was_promoted(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
+        let effect = |inner: &mut Inner, alias: &TabletAlias| {
+            let term = inner.next_term();
+            let server = inner.servers.get_mut(alias).unwrap();
+            (server.tablet_type, server.term, server.own_type) = (TabletType::Primary, Some(term), None);
+            Ok(())
+        };
+        self.call(tablet, "ReplicaWasPromoted", String::new(), call, effect).await
     }
     async fn refresh_state(&self, tablet: &Tablet, call: Call) -> Result<(), TabletError> {
         self.call(tablet, "RefreshState", String::new(), call, |_, _| Ok(())).await

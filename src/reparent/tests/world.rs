@@ -52,6 +52,8 @@ pub struct Inner {
     /// A server that is inside that poll answers no question about its variables.
     pub polling: Option<TabletAlias>,
     terms: i64,
+    /// A change of source throws away the relay log, and that is a violation where something in it was not applied.
+    pub careful: bool,
 }
 
 pub struct World {
@@ -102,6 +104,7 @@ impl World {
             lock_lost: false,
             polling: None,
             terms: 10,
+            careful: false,
         };
         let world =
             Self { topo, shard, policy: policy_name, inner: Arc::new(Mutex::new(inner)), tasks: TaskTracker::new(), actions };
@@ -328,7 +331,7 @@ impl Inner {
             self.violations.push(format!("{alias} became writable beside {others:?}"));
         }
         let server = self.servers.get_mut(alias).unwrap();
-        server.read_only = false;
+        (server.read_only, server.only_read_only) = (false, false);
     }
 }
 
