@@ -26,7 +26,7 @@ use roll::{Keys, Roll};
 
 pub(crate) use ask::message;
 pub use ask::{Ask, GrpcAsk, PeerTls};
-pub use observe::{Observation, ObserveError, Observer, PROBE_LIMIT, Probe};
+pub use observe::{Listen, Observation, ObserveError, Observer, PROBE_LIMIT, Probe};
 pub use ownership::Ownership;
 pub use quorum::{Claim, Evidence, Refused, Verdict, tally};
 pub use roll::Elector;

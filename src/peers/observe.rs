@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
@@ -74,17 +75,39 @@ pub enum ObserveError {
     Busy(TabletAlias),
 }
 
+/// Hears what MySQL servers say to somebody who connects. Production connects over TCP; the simulation has a network of its own.
+#[async_trait]
+pub trait Listen: Send + Sync + 'static {
+    /// What the server at that address says until `deadline`.
+    async fn greeting(&self, address: &MysqlAddress, deadline: Instant) -> Greeting;
+}
+
+struct OverTcp;
+
+#[async_trait]
+impl Listen for OverTcp {
+    async fn greeting(&self, address: &MysqlAddress, deadline: Instant) -> Greeting {
+        knock(address, deadline).await
+    }
+}
+
 /// Looks at tablets, whoever looks after their shards. It changes nothing.
 pub struct Observer {
     topo: Topo,
     tablets: Arc<dyn TabletManager>,
+    mysql: Arc<dyn Listen>,
     places: Semaphore,
 }
 
 impl Observer {
     /// Looks by these ways.
     pub fn new(topo: &Topo, tablets: Arc<dyn TabletManager>) -> Self {
-        Self { topo: topo.clone(), tablets, places: Semaphore::new(PROBED_MAX) }
+        Self::listening_by(topo, tablets, Arc::new(OverTcp))
+    }
+
+    /// The same, hearing MySQL servers by another way than TCP.
+    pub fn listening_by(topo: &Topo, tablets: Arc<dyn TabletManager>, mysql: Arc<dyn Listen>) -> Self {
+        Self { topo: topo.clone(), tablets, mysql, places: Semaphore::new(PROBED_MAX) }
     }
 
     /// Probes a tablet now, by every channel side by side. Answers within twice [`PROBE_LIMIT`], most of the time within one.
@@ -105,7 +128,7 @@ impl Observer {
         let (begun, call) = (Instant::now(), Call::read(PROBE_LIMIT));
         let ping = timeout(PROBE_LIMIT, self.tablets.ping(record, call));
         let status = timeout(PROBE_LIMIT, self.tablets.full_status(record, call));
-        let (ping, status, greeting) = tokio::join!(ping, status, greeting(record, begun + PROBE_LIMIT));
+        let (ping, status, greeting) = tokio::join!(ping, status, greeting(&*self.mysql, record, begun + PROBE_LIMIT));
         let (ping, status) = (ping.unwrap_or_else(|_| Err(silent(record))), status.unwrap_or_else(|_| Err(silent(record))));
         let manager = match (&ping, &status) {
             (Ok(()), _) | (_, Ok(_)) => Probe::Answers,
@@ -122,11 +145,11 @@ impl Observer {
 }
 
 /// What its MySQL says to somebody who connects.
-async fn greeting(record: &Tablet, deadline: Instant) -> Probe {
+async fn greeting(mysql: &dyn Listen, record: &Tablet, deadline: Instant) -> Probe {
     let port = u16::try_from(record.mysql_port).ok().filter(|port| *port > 0 && !record.mysql_hostname.is_empty());
     let Some(port) = port else { return Probe::CannotTell("its record does not say where its MySQL is".to_owned()) };
     let fails = |class, words: &str| Probe::Fails { class, words: words.to_owned() };
-    match knock(&MysqlAddress::Tcp { host: record.mysql_hostname.clone(), port }, deadline).await {
+    match mysql.greeting(&MysqlAddress::Tcp { host: record.mysql_hostname.clone(), port }, deadline).await {
         Greeting::Greeted => Probe::Answers,
         Greeting::TooManyConnections => fails(FailureClass::TooManyConnections, "it takes no further connection"),
         Greeting::Refused => fails(FailureClass::Refused, "its host refuses the connection"),

@@ -1,9 +1,6 @@
 //! One action, from the decision to its record.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -325,7 +322,7 @@ impl Supervisor {
             promoted,
             old: problem.tablet.clone(),
             who: self.context.hands.settings.who.clone(),
-            at: SystemTime::now(),
+            at: self.context.ledger.now().wall,
             took,
             outcome: ending,
             evidence: problem.why.clone(),

@@ -1,0 +1,112 @@
+//! One fault at a time, and exactly what comes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    electors,
+    faults::{Fault, OVER},
+    manager::Flavour,
+    net::Node,
+    scenario::{Verdict, nothing_lost, play, report, well},
+    world::{Shape, World},
+};
+
+/// By then the electors have had their first look and know each other.
+pub const WARM: Duration = Duration::from_secs(6);
+/// After the last fault is over everything is well within that time.
+pub const WELL: Duration = Duration::from_secs(60);
+
+/// Starts the world's electors and lets them look around; nothing may happen in a healthy shard.
+pub async fn begin(world: &Arc<World>) -> Verdict {
+    for number in 0..world.shape.electors {
+        electors::start(world, Node::Elector(number));
+    }
+    sleep(WARM).await;
+    let promotions = world.lock().promotions.len();
+    if promotions > 0 { Err("a promotion in a healthy shard".to_owned()) } else { Ok(()) }
+}
+
+/// After the faults: well, nothing lost; the diary says who was promoted when.
+pub async fn finish(world: &Arc<World>) -> Verdict {
+    sleep(OVER).await;
+    let primary = well(world, WELL).await?;
+    world.lock().writing = false;
+    sleep(Duration::from_secs(1)).await;
+    nothing_lost(world, primary)
+}
+
+/// How often somebody was promoted since, and when the first time.
+pub fn promotions(world: &World, since: Instant) -> (usize, Duration) {
+    let state = world.lock();
+    let first = state.promotions.first().map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(since));
+    (state.promotions.len(), first)
+}
+
+/// One fault; so many promotions are its due, the first within so long.
+async fn single(world: Arc<World>, fault: Fault, due: Option<Duration>) -> Verdict {
+    begin(&world).await?;
+    let struck = Instant::now();
+    fault.strike(&world);
+    finish(&world).await?;
+    let (count, first) = promotions(&world, struck);
+    match due {
+        None if count > 0 => Err(format!("{count} needless promotions, the first after {first:?}")),
+        Some(_) if count != 1 => Err(format!("{count} promotions where one is due")),
+        Some(due) if first > due => Err(format!("promoted only after {first:?}, which may take {due:?}")),
+        _ => Ok(()),
+    }
+}
+
+fn tell(fault: Fault, flavour: Flavour, due: Option<u64>) {
+    let mut failures = Vec::new();
+    for seed in super::seeds(3) {
+        let electors = if fault == Fault::ManagerDead { 3 } else { 1 + seed as usize % 3 };
+        let shape = Shape { seed, electors, ..Shape::plain(flavour) };
+        let reproduce = format!("SEED={seed} cargo test --test simulation stories::{fault:?}");
+        failures.extend(play(shape, &reproduce, |world| single(world, fault, due.map(Duration::from_millis))).err());
+    }
+    report(failures);
+}
+
+macro_rules! stories {
+    ($($name:ident: $fault:ident, $agents:expr, $vttablets:expr;)*) => { $(
+        mod $name {
+            use super::*;
+            #[test]
+            fn agents() {
+                tell(Fault::$fault, Flavour::Agent, $agents);
+            }
+            #[test]
+            fn vttablets() {
+                tell(Fault::$fault, Flavour::Vttablet, $vttablets);
+            }
+        }
+    )* };
+}
+
+stories! {
+    a_killed_primary_is_replaced_at_once: PrimaryKilled, Some(1000), Some(2000);
+    a_frozen_primary_is_replaced_within_4_s: PrimaryFrozen, Some(4000), Some(8000);
+    a_silent_host_is_replaced_within_4_s: PrimarySilent, Some(4000), Some(8000);
+    a_primary_without_its_manager_is_replaced_by_a_quorum: ManagerDead, Some(8000), Some(16_000);
+    a_manager_frozen_for_3_s_costs_nothing: ManagerFrozen, None, None;
+    a_dead_replica_costs_nothing: ReplicaKilled, None, None;
+    a_lagging_replica_costs_nothing: ReplicaLagging, None, None;
+    an_errant_replica_costs_nothing: ReplicaErrant, None, None;
+    a_stopped_sql_thread_is_started: ReplicaSqlStopped, None, None;
+    a_cut_from_the_primary_alone_costs_nothing: ElectorPrimaryCut, None, None;
+    a_cut_from_the_replicas_costs_nothing: ElectorReplicasCut, None, None;
+    a_replica_cut_from_its_primary_costs_nothing: ReplicaPrimaryCut, None, None;
+    etcd_down_for_30_s_costs_nothing: EtcdDown, None, None;
+    a_slow_etcd_costs_nothing: EtcdSlow, None, None;
+    a_dead_elector_costs_nothing: ElectorKilled, None, None;
+    an_elector_paused_for_10_s_costs_nothing: ElectorPaused, None, None;
+    a_persons_reparent_is_left_alone: PlannedByPerson, Some(1000), Some(2500);
+    a_writable_replica_is_closed: ReplicaWritable, None, None;
+    a_read_only_primary_is_opened: PrimaryReadOnly, None, None;
+    a_deleted_record_costs_nothing: RecordDeleted, None, None;
+    a_stale_record_is_put_right: StaleRecord, None, None;
+    a_clock_that_is_wrong_costs_nothing: ClockOff, None, None;
+}
