@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use proptest::{prelude::*, sample::select};
+use proptest::{prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner};
 
 use super::story::Story;
 use crate::{
@@ -57,7 +57,8 @@ fn set() -> impl Strategy<Value = Option<Arc<GtidSet>>> {
 
 /// Changes to a healthy status: a source, thread states, errors, writability, sets, semi-sync.
 fn status(usual: TabletStatus) -> impl Strategy<Value = TabletStatus> {
-    const ERRORS: [&str; 4] = ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
+    const ERRORS: [&str; 4] =
+        ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
     const SQL_ERRORS: [&str; 3] = ["", "Error_code: 1062;", "Disk full (errno: 28)"];
     let io = select(&[IoState::Running, IoState::Running, IoState::Connecting, IoState::Stopped][..]);
     let source = select(&[None, Some("10.0.0.1"), Some("10.0.0.1"), Some("10.0.0.2"), Some("10.9.9.9")][..]);
@@ -183,8 +184,30 @@ fn signs_of_life(view: &ShardView) -> Vec<String> {
     signs
 }
 
+/// The properties below say something: such views are dead, silent, repaired, moved, one and all.
+#[test]
+fn the_views_lead_to_remedies_of_every_kind() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..3000 {
+        let view = view().new_tree(&mut runner).unwrap().current();
+        let remedies = diagnose(&view, &rules()).into_iter().map(|problem| match problem.remedy {
+            Remedy::Reread(_) => "Reread".to_owned(),
+            Remedy::Takeover { .. } => "Takeover".to_owned(),
+            other => format!("{other:?}"),
+        });
+        seen.extend(remedies);
+    }
+    let fixes =
+        ["MakeReadOnly", "Connect", "StartReplication", "RetirePrimary", "AlignType", "Drain"].map(|fix| format!("Fix({fix})"));
+    let emergencies = ["PrimaryDead", "ManagerDead", "PrimaryIncapable"].map(|ground| format!("Emergency({ground})"));
+    let others = ["Report", "Reread", "Testify", "Takeover"].map(str::to_owned);
+    let missing: Vec<_> = fixes.into_iter().chain(emergencies).chain(others).filter(|kind| !seen.contains(kind)).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn nobody_is_called_dead_who_shows_a_sign_of_life(view in view()) {
