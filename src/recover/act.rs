@@ -12,7 +12,7 @@ use super::{
     traffic::traffic_in_the_way,
 };
 use crate::{
-    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose},
+    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose, may_bounce},
     ledger::{Kind, Outcome as Ending, Recovery},
     metrics::Phase,
     peers::Claim,
@@ -116,8 +116,7 @@ impl Supervisor {
     /// Whether replicas have to be made to testify by their replication: nobody else can, and the primary failed on every channel for long
     /// enough (safety rules, section 8).
     fn may_bounce(&self, view: &ShardView) -> bool {
-        let primary = view.primary().and_then(|alias| view.tablets.get(alias));
-        let silent = primary.is_some_and(|primary| primary.mysql.fails_for(self.context.live().rules.silent_for));
+        let silent = may_bounce(view, &self.context.live().rules);
         self.must_bounce && silent && self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE)
     }
 

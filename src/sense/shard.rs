@@ -12,9 +12,11 @@ use super::{
     declared::{DeclaredShard, Gaps},
     errant::{ErrantFilter, Place, PrimaryAnswer, TabletReport, judge_all},
     observed::{Effect, Observed},
+    seen::Seen,
 };
 use crate::{
     diagnose::errant::{DeclaredPrimary, Unknown},
+    elect::SeenPrimary,
     metrics::Metrics,
     pb::{replicationdata::FullStatus, topodata::Tablet},
     shard::{Greeting, KeyspaceFacts, ShardFacts, ShardView},
@@ -42,6 +44,7 @@ struct State {
     /// Whether the lists of tablets can be complete: every cell was read, or could not be.
     listed: bool,
     looked: bool,
+    seen: Seen,
     emergency: Emergency,
 }
 
@@ -70,6 +73,7 @@ impl Shard {
             tablets: BTreeMap::new(),
             listed: false,
             looked: false,
+            seen: Seen::default(),
             emergency: Emergency::default(),
         };
         let shard = Self { id, metrics, state: Mutex::new(state), news: watch::Sender::new(0) };
@@ -89,6 +93,9 @@ impl Shard {
         let same_primary = state.primary.as_deref().ok() == primary.as_ref().ok();
         if !same_primary || state.primary.is_err() {
             state.primary = primary.map(Arc::new);
+            if let Ok(primary) = state.primary.clone() {
+                state.seen.begin(&primary.alias);
+            }
         }
         let metrics = &self.metrics;
         state.tablets.retain(|alias, tablet| {
@@ -160,6 +167,11 @@ impl Shard {
         };
         if is_primary {
             tablet.errant.set_primary(place);
+            if let (None, Some((at, status))) = (&error, tablet.status.clone()) {
+                state.seen.status(&status, at);
+            }
+            let tablet = state.tablets.get_mut(alias);
+            let Some(tablet) = tablet else { return false };
             let said = match (error, &tablet.status) {
                 (Some(reason), _) => Some(PrimaryAnswer { sent, facts: Err(reason) }),
                 (None, Some((at, status))) if *at == sent => Some(PrimaryAnswer::of(sent, status, waits)),
@@ -248,6 +260,16 @@ impl Shard {
     /// Every tablet.
     pub fn aliases(&self) -> Vec<TabletAlias> {
         self.lock().tablets.keys().cloned().collect()
+    }
+
+    /// Whether the settings of a primary that `FullStatus` does not show are right.
+    pub fn semi_sync_seen(&self, primary: &TabletAlias, are_right: bool, at: Instant) {
+        self.lock().seen.settings(primary, are_right, at);
+    }
+
+    /// What was seen of the declared primary.
+    pub fn seen_primary(&self) -> Option<(TabletAlias, SeenPrimary)> {
+        self.lock().seen.position()
     }
 
     /// Those that may be asked on behalf of another: their tablet managers answer.
