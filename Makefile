@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-rest
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-rest measure-fleet
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -49,3 +49,6 @@ measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 t
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
+
+measure-fleet: tools ## the elector over a simulated fleet, FLEET_TABLETS=10000: CPU, memory, age of evidence, primaries killed at once
+	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet

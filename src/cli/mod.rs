@@ -91,15 +91,20 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut args = args.into_iter();
     let mut line: Vec<OsString> = args.by_ref().take(1).collect();
     let leading = leading_flags(&mut args, &mut line);
-    let args = leading.into_iter().chain(args);
     let mut ignored = Vec::new();
-    if let Some(subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
+    if let Some(mut subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
+        let mut args = args.peekable();
+        // Of a group of commands, such as maintenance, the next word is the command.
+        while let Some(one) = args.peek().and_then(|name| subcommand.find_subcommand(name)) {
+            subcommand = one;
+            line.extend(args.next());
+        }
         let accept_foreign = subcommand.get_name() == "serve";
-        let normalized = config::normalize(subcommand, args, accept_foreign).map_err(Usage::Config)?;
+        let normalized = config::normalize(subcommand, leading.into_iter().chain(args), accept_foreign).map_err(Usage::Config)?;
         line.extend(normalized.args);
         ignored = normalized.ignored;
     } else {
-        line.extend(args);
+        line.extend(leading.into_iter().chain(args));
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
     Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
@@ -153,6 +158,17 @@ mod tests {
         let Err(Usage::Clap(version)) = parse(["vtelector", "--version"].map(OsString::from)) else { panic!("no version") };
         assert_eq!(version.kind(), clap::error::ErrorKind::DisplayVersion);
         assert!(parse(["vtelector", "--server"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn a_command_of_a_group_takes_flags_in_front_and_in_go_spelling() {
+        for line in ["--server h:1 maintenance end a1", "maintenance end -server=h:1 a1", "maintenance end a1 --server h:1"] {
+            let (cli, _) = parse(format!("vtelector {line}").split(' ').map(OsString::from)).unwrap();
+            let Command::Client(command) = cli.command else { panic!("not a call") };
+            assert!(matches!(*command, client::ClientCommand::Maintenance(_)), "{command:?}");
+            assert!(format!("{command:?}").contains("server: \"h:1\""), "{command:?}");
+        }
+        assert!(parse("vtelector maintenance stop a1".split(' ').map(OsString::from)).is_err());
     }
 
     #[test]

@@ -78,7 +78,7 @@ codes! {
     PrimaryTooManyConnections Critical,
     /// A replica cannot connect to the primary: the early warning.
     ReplicaFailingToConnectToPrimary Critical,
-    /// Replicas hold transactions of the primary's own that it lacks.
+    /// A read-only primary lacks transactions that replicas were sent.
     PrimaryLostTransactions Critical,
     /// Semi-sync waits for more replicas than are connected, and commits hang.
     LockedSemiSyncPrimary Critical,

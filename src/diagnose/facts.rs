@@ -73,7 +73,9 @@ impl<'a> Facts<'a> {
 
     /// Whether the declared primary works well enough to have others pointed at it: it answers, and nobody works in its place.
     pub fn can_be_followed(&self) -> bool {
-        let works = self.primary_status().is_some_and(|(_, tablet, status)| answers(tablet) && !status.disk_stalled);
+        let works = self
+            .primary_status()
+            .is_some_and(|(_, tablet, status)| answers(tablet) && tablet.manager.failing.is_none() && !status.disk_stalled);
         works && self.declared_type() == Some(TabletType::Primary) && self.acting_instead().is_none()
     }
 
@@ -99,7 +101,8 @@ impl<'a> Facts<'a> {
         let (Some((primary, _)), Ok(policy)) = (self.primary, &self.view.keyspace.policy) else { return BTreeSet::new() };
         let of = self.view.member(primary);
         let acknowledges = |(alias, replica): &(&TabletAlias, &TabletView)| {
-            let enabled = self.status(replica).is_some_and(|status| status.semi_sync_replica_enabled);
+            let enabled =
+                self.status(replica).is_some_and(|status| status.semi_sync_replica_enabled && status.semi_sync_replica_active);
             enabled && self.link(replica) == Link::Up && policy.may_ack(&of, &self.view.member(alias))
         };
         self.others().filter(acknowledges).map(|(alias, _)| alias.clone()).collect()

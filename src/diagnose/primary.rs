@@ -1,12 +1,13 @@
 //! A primary that answers and does not work as one: its disk, its writability, its source, another one in its place.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Code, Ground, Problem, Remedy, Repair,
     facts::{Facts, names, problem, report, secs},
 };
 use crate::{
+    mysql::GtidSet,
     pb::topodata::TabletType,
     shard::{Link, TabletStatus, TabletView, is_disk_full, is_file_system_read_only},
     topo::TabletAlias,
@@ -88,29 +89,31 @@ fn slow(facts: &Facts, alias: &TabletAlias, tablet: &TabletView) -> Option<Probl
     Some(problem(Code::SlowPrimary, alias, why, remedy))
 }
 
-/// A source is forgotten only where nothing that came from it is left to apply, and where it is not what really works.
+/// A source is forgotten only where nothing that it has is left to come or to apply, and where it is not what really works.
 fn has_source(facts: &Facts, alias: &TabletAlias, status: &TabletStatus, wrong: Option<&TabletAlias>) -> Option<Problem> {
     let replication = status.replication.as_ref()?;
     let source = facts.view.tablet_at(&replication.source_host, replication.source_port);
     let name = source.map_or_else(|| format!("{}:{}", replication.source_host, replication.source_port), ToString::to_string);
-    let unapplied =
-        status.received.as_ref().zip(status.executed.as_ref()).is_none_or(|(received, executed)| !executed.contains(received));
-    let behind =
-        source.and_then(|source| facts.status(&facts.view.tablets[source])).and_then(|of_source| of_source.executed.as_ref());
-    let behind = behind.zip(status.executed.as_ref()).is_some_and(|(source, own)| status.read_only && !own.contains(source));
-    let (what, remedy) = match () {
-        () if wrong.is_some() => ("which works as primary", Remedy::Report),
-        () if unapplied => ("and has not applied all that it received", Remedy::Report),
-        () if behind => ("and has not received all that it has", Remedy::Report),
-        () if status.read_only && replication.link() == Link::Up && source.is_none() => {
+    let has = |other: Option<&Arc<GtidSet>>| other.zip(status.executed.as_ref()).is_some_and(|(other, own)| own.contains(other));
+    let of_source = source.and_then(|source| facts.status(&facts.view.tablets[source]));
+    let follows = replication.link() == Link::Up;
+    let may_come = status.read_only || follows;
+    let (what, remedy) = match of_source {
+        _ if wrong.is_some() => ("which works as primary", Remedy::Report),
+        _ if !has(status.received.as_ref()) => ("and has not applied all that it received", Remedy::Report),
+        Some(of_source) if follows && !of_source.read_only => ("which has to become read-only first", Remedy::Report),
+        Some(of_source) if may_come && !has(of_source.executed.as_ref()) => {
+            ("and has not received all that it has", Remedy::Report)
+        }
+        _ if status.read_only && follows && source.is_none() => {
             ("which no tablet's record names, and follows it", Remedy::Report)
         }
-        () => ("and is to have none", Remedy::Fix(Repair::ForgetSource)),
+        _ => ("and is to have none", Remedy::Fix(Repair::ForgetSource)),
     };
     Some(problem(Code::PrimaryHasPrimary, alias, format!("it replicates from {name}, {what}"), remedy))
 }
 
-/// Writable again, unless somebody else works in its place or it lacks what it had.
+/// Writable again, unless somebody else works in its place or it lacks what others have.
 fn read_only(
     facts: &Facts,
     alias: &TabletAlias,
@@ -123,29 +126,34 @@ fn read_only(
     }
     let others: BTreeSet<TabletAlias> = wrong.into_iter().chain(rivals).cloned().collect();
     let lost = lost_transactions(facts, status);
-    let replicates = status.replication.as_ref().is_some_and(|replication| replication.link() == Link::Up);
     let (why, remedy) = match () {
         () if !others.is_empty() => (format!("and {} is writable", names(&others)), Remedy::Report),
-        () if lost.is_some() => ("and lacks transactions of its own".to_owned(), Remedy::Report),
-        () if replicates => ("and replicates: first it has to forget its source".to_owned(), Remedy::Report),
+        () if status.replication.is_some() => ("and has a source, which it has to forget first".to_owned(), Remedy::Report),
+        () if lost.is_some() => ("and lacks transactions that others have".to_owned(), Remedy::Report),
         () if facts.declared_type() != Some(TabletType::Primary) => ("and its record is not PRIMARY".to_owned(), Remedy::Report),
         () => ("and declared primary".to_owned(), Remedy::Fix(Repair::MakeWritable)),
     };
     let mut found = vec![problem(Code::PrimaryIsReadOnly, alias, format!("it is read-only {why}"), remedy)];
     found.extend(lost.map(|(holder, count)| {
-        report(Code::PrimaryLostTransactions, alias, format!("{holder} has {count} transactions of its own that it lacks"))
+        report(
+            Code::PrimaryLostTransactions,
+            alias,
+            format!("{holder} has {count} transaction(s) that it lacks, and did not write them"),
+        )
     }));
     found
 }
 
-/// A replica that was read before a read-only primary, and has more of the primary's own transactions: the primary lost them.
+/// What a replica had that was read before a read-only primary, and that the primary has not. What the replica wrote itself, and what is
+/// known to be errant, may be on that replica alone; anything else was sent to it by somebody.
 fn lost_transactions(facts: &Facts, status: &TabletStatus) -> Option<(TabletAlias, u128)> {
-    let (uuid, executed) = (status.server_uuid?, status.executed.as_ref()?);
-    let asked = facts.primary?.1.status.as_ref()?.age;
+    let (asked, executed) = (facts.primary?.1.status.as_ref()?.age, status.executed.as_ref()?);
     facts.replicas().find_map(|(alias, replica)| {
-        let received = facts.status(replica)?.received.as_ref()?;
-        let before = replica.status.as_ref().is_some_and(|seen| seen.age > asked);
-        let more = received.of_server(uuid).subtract(executed);
-        (before && !more.is_empty()).then(|| (alias.clone(), more.count()))
+        replica.status.as_ref().filter(|seen| seen.age > asked)?;
+        let of_replica = facts.status(replica)?;
+        let more = of_replica.received.as_ref()?.subtract(executed);
+        let sent = of_replica.server_uuid.map_or_else(|| more.clone(), |own| more.without_server(own));
+        let sent = replica.errant.as_ref().map_or_else(|| sent.clone(), |errant| sent.subtract(errant));
+        (!sent.is_empty()).then(|| (alias.clone(), sent.count()))
     })
 }

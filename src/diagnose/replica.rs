@@ -115,6 +115,7 @@ impl Replica<'_> {
             () if !self.facts.can_be_followed() => "the declared primary does not work as one",
             () if self.is_errant() => "it has transactions that the primary lacks",
             () if to_be_rebuilt => "the primary has purged what it lacks",
+            () if self.facts.status(self.tablet).is_some_and(|status| !status.read_only) => "it takes writes",
             () => return problem(code, self.alias, why, Remedy::Fix(Repair::Connect)),
         };
         self.report(code, format!("{why}; left as it is: {hindrance}"))

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     durability::Policy,
-    shard::{TabletStatus, TabletView},
+    shard::{Link, TabletStatus, TabletView},
     topo::TabletAlias,
 };
 
@@ -129,6 +129,12 @@ impl Primary<'_> {
                 fix(Code::ReplicaSemiSyncMustBeSet, "it is to acknowledge, and does not")
             }
             (true, false) => Some(report(Code::ReplicaSemiSyncMustBeSet, alias, "it is to acknowledge, and does not")),
+            // Switched on after its IO thread had connected: that takes effect with the next connection.
+            (true, true)
+                if !status.semi_sync_replica_active && self.facts.link(tablet) == Link::Up && self.facts.can_be_followed() =>
+            {
+                fix(Code::ReplicaSemiSyncMustBeSet, "it is to acknowledge, and its connection does not do so yet")
+            }
             (false, true) => {
                 let waits = self.status.semi_sync_primary_enabled;
                 let why = "it acknowledges, and is not to";

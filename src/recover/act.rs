@@ -1,22 +1,22 @@
 //! One action, from the decision to its record.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    decide::Action,
+    decide::{Action, decide},
     gate::gate,
     publication::verify_publication,
     supervisor::{Supervisor, Suspicion},
     traffic::traffic_in_the_way,
 };
 use crate::{
-    diagnose::{Ground, Problem, Remedy, Repair},
+    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose},
     ledger::{Kind, Outcome as Ending, Recovery},
     metrics::Phase,
     peers::Claim,
-    reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step},
+    reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step, Verdict},
     shard::{FailureClass, ShardView},
     topo::TabletAlias,
 };
@@ -25,6 +25,10 @@ use crate::{
 const REREAD_LIMIT: Duration = Duration::from_millis(300);
 /// How long a witness listens for a greeting: as long as a proof of silence takes (safety rules, section 9).
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
+/// Between two times that replicas lose their connection for a testimony.
+const BOUNCE_PAUSE: Duration = Duration::from_secs(10);
+/// Reading everybody once more after the testimony: nobody waits for the dead.
+const VERDICT_LIMIT: Duration = Duration::from_millis(100);
 /// Under a policy without acknowledgements a primary's port has to refuse connections for that long (safety rules, section 2).
 const REFUSED_FOR: Duration = Duration::from_millis(200);
 /// After a promotion, how long the shard record may take to name the new primary before that is reported.
@@ -82,6 +86,7 @@ impl Supervisor {
                 self.context.senses.reread_some(&self.shard, tablets, REREAD_LIMIT).await;
                 return Ended::Looked;
             }
+            Action::Testify if self.may_bounce(view) => return self.bounce(view, problem).await,
             Action::Testify => {
                 self.ask_witnesses(problem);
                 return Ended::Looked;
@@ -108,6 +113,75 @@ impl Supervisor {
         self.asking.spawn(async move { senses.ask_witnesses(&shard, &of, WITNESS_LIMIT).await });
     }
 
+    /// Whether replicas have to be made to testify by their replication: nobody else can, and the primary failed on every channel for long
+    /// enough (safety rules, section 8).
+    fn may_bounce(&self, view: &ShardView) -> bool {
+        let primary = view.primary().and_then(|alias| view.tablets.get(alias));
+        let silent = primary.is_some_and(|primary| primary.mysql.fails_for(self.context.live().rules.silent_for));
+        self.must_bounce && silent && self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE)
+    }
+
+    /// Lets replicas testify by their replication, and goes on to the emergency reparent under the same lock if they prove the primary dead.
+    async fn bounce(&mut self, view: &ShardView, problem: &Problem) -> Ended {
+        let Some(primary) = problem.tablet.clone() else { return Ended::Looked };
+        self.bounced = Some(Instant::now());
+        tracing::info!(shard = %self.shard, %primary, why = problem.why, "the replicas are made to testify by their replication");
+        let (suspicion, decided) = (self.suspected, Instant::now());
+        let verdict = self.verdict(view, &primary);
+        let outcome = self.context.hands.testify(&self.shard, &primary, gate(&self.context, &self.shard, problem), verdict).await;
+        if let Err(ReparentError::NotDue { reason, .. }) = &outcome.result {
+            tracing::info!(shard = %self.shard, %primary, reason, "no failover after the testimony");
+            return Ended::Looked;
+        }
+        if let (Some(suspicion), Ok(_)) = (suspicion, &outcome.result) {
+            self.measure(suspicion, decided, &outcome);
+        }
+        let (ended, outcome) = self.after_promotion(outcome).await;
+        let dead = Problem { code: Code::DeadPrimary, remedy: Remedy::Emergency(Ground::PrimaryDead), ..problem.clone() };
+        self.record(&dead, &Action::Emergency(Ground::PrimaryDead), &ended, outcome.as_ref(), decided.elapsed()).await;
+        ended
+    }
+
+    /// What the testimonies prove, judged as everything else is: on a view that has them.
+    fn verdict(&self, view: &ShardView, primary: &TabletAlias) -> Verdict {
+        let (context, shard, primary) = (self.context.clone(), self.shard.clone(), primary.clone());
+        let (wish, standing) = (self.wish(view, &primary, Ground::PrimaryDead), self.standing(view, &[]));
+        Arc::new(move |heard| {
+            let (context, shard, primary) = (context.clone(), shard.clone(), primary.clone());
+            let (wish, standing) = (wish.clone(), standing.clone());
+            Box::pin(async move {
+                context.senses.testified(&shard, &primary, Instant::now(), heard);
+                context.senses.reread(&shard, VERDICT_LIMIT).await;
+                let view = context.senses.view(&shard).ok_or("the shard is not watched any more")?;
+                let found = diagnose(&view, &context.live().rules);
+                let next = decide(&found, &standing);
+                match next.act {
+                    Some((_, Action::Emergency(Ground::PrimaryDead))) => Ok(wish),
+                    _ => Err(found
+                        .first()
+                        .map_or_else(|| "nothing is wrong".to_owned(), |first| format!("{}: {}", first.code, first.why))),
+                }
+            })
+        })
+    }
+
+    /// The emergency reparent that would be made now.
+    fn wish(&self, view: &ShardView, primary: &TabletAlias, ground: Ground) -> Emergency {
+        let live = self.context.live();
+        Emergency {
+            new_primary: None,
+            ignore_replicas: Default::default(),
+            expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
+            wait_replicas_timeout: live.wait_replicas_timeout,
+            prevent_cross_cell: live.prevent_cross_cell,
+            wait_for_all_tablets: ground == Ground::RecordDeleted,
+            accept_loss: None,
+            choose_side: false,
+            allow_not_established: false,
+            allow_unfenced: live.allow_unfenced || is_refused(view, primary),
+        }
+    }
+
     async fn emergency(&mut self, view: &ShardView, problem: &Problem, ground: Ground) -> (Ended, Option<Outcome>) {
         let Some(primary) = problem.tablet.clone() else {
             return (Ended::Failed("the problem names no primary".to_owned()), None);
@@ -123,19 +197,7 @@ impl Supervisor {
         let suspicion = self.suspected;
         tracing::warn!(shard = %self.shard, %primary, problem = %problem.code, why = problem.why, "emergency reparent");
         let decided = Instant::now();
-        let live = self.context.live();
-        let wish = Emergency {
-            new_primary: None,
-            ignore_replicas: Default::default(),
-            expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
-            wait_replicas_timeout: live.wait_replicas_timeout,
-            prevent_cross_cell: live.prevent_cross_cell,
-            wait_for_all_tablets: ground == Ground::RecordDeleted,
-            accept_loss: None,
-            choose_side: false,
-            allow_not_established: false,
-            allow_unfenced: live.allow_unfenced || is_refused(view, &primary),
-        };
+        let wish = self.wish(view, &primary, ground);
         let outcome = self.context.hands.emergency_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
         if let (Some(suspicion), Ok(_)) = (suspicion, &outcome.result) {
             self.measure(suspicion, decided, &outcome);

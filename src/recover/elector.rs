@@ -43,6 +43,8 @@ pub struct Elector {
     pub peers: Peers,
     /// What it shows.
     pub board: Arc<Board>,
+    /// What may change later.
+    pub live: watch::Receiver<Arc<Live>>,
     recoverer: Recoverer,
     _stop_with_us: DropGuard,
 }
@@ -64,10 +66,10 @@ impl Elector {
             peers: peers.clone(),
             metrics,
             board: board.clone(),
-            live,
+            live: live.clone(),
         };
         let recoverer = Recoverer::start(Arc::new(context), &stop);
-        Self { senses, ledger, peers, board, recoverer, _stop_with_us: stop.drop_guard() }
+        Self { senses, ledger, peers, board, live, recoverer, _stop_with_us: stop.drop_guard() }
     }
 
     /// Waits until its tasks have ended after `stop` was cancelled, at most `limit` each.

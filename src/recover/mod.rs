@@ -8,9 +8,9 @@ mod gate;
 mod memory;
 pub mod publication;
 mod supervisor;
-pub mod traffic;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 pub use elector::{Elector, ElectorSettings};
 
@@ -125,6 +125,7 @@ async fn curate(context: Arc<Context>, tasks: TaskTracker, stop: CancellationTok
     let mut running: BTreeMap<ShardId, DropGuard> = BTreeMap::new();
     loop {
         let wanted = shards.borrow_and_update().clone();
+        context.metrics.peers.shards_owned.set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
         running.retain(|shard, _| wanted.contains(shard));
         for shard in wanted.iter() {
             if !running.contains_key(shard) {

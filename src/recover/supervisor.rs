@@ -46,7 +46,11 @@ pub(super) struct Supervisor {
     open: BTreeMap<ProblemKey, Instant>,
     skips_counted: BTreeSet<(ProblemKey, &'static str)>,
     /// Asks the witnesses while we go on.
-    pub(super) asking: JoinSet<()>,
+    pub(super) asking: JoinSet<bool>,
+    /// Whether some of them can only testify by their replication.
+    pub(super) must_bounce: bool,
+    /// When they last did.
+    pub(super) bounced: Option<Instant>,
     /// Since when the primary is under suspicion, and when it was last seen well.
     pub(super) suspected: Option<Suspicion>,
 }
@@ -67,6 +71,8 @@ impl Supervisor {
             open: BTreeMap::new(),
             skips_counted: BTreeSet::new(),
             asking: JoinSet::new(),
+            must_bounce: false,
+            bounced: None,
             suspected: None,
         }
     }
@@ -85,7 +91,7 @@ impl Supervisor {
                 () = changed(&mut news) => {}
                 () = changed(&mut ledger) => {}
                 () = changed(&mut live) => {}
-                Some(_) = self.asking.join_next() => {}
+                Some(unable) = self.asking.join_next() => self.must_bounce = unable.unwrap_or(false),
                 () = sleep(pause) => {}
             }
         }
@@ -197,7 +203,7 @@ impl Supervisor {
     }
 
     /// What stands in the way here and now.
-    fn standing(&self, view: &ShardView, problems: &[Problem]) -> Standing {
+    pub(super) fn standing(&self, view: &ShardView, problems: &[Problem]) -> Standing {
         let (live, ledger, now) = (self.context.live(), self.context.ledger.state(), self.context.ledger.now());
         let disabled = if live.allow_recovery {
             ledger.recoveries_disabled().map(|switch| format!("{} disabled recoveries everywhere: {}", switch.who, switch.why))

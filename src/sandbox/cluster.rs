@@ -95,10 +95,21 @@ pub struct Tablet {
     folder: PathBuf,
 }
 
+/// An elector beside the first one.
+#[derive(Debug)]
+pub struct OtherElector {
+    /// Its process.
+    pub process: Process,
+    /// Its HTTP port.
+    pub http_port: u16,
+}
+
 /// A whole cluster. What it consists of is ended in the order of the fields.
 #[derive(Debug)]
 pub struct Cluster {
     elector: Option<Process>,
+    /// Electors beside it.
+    pub others: Vec<OtherElector>,
     /// The tablets by their aliases.
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// The only member of etcd.
@@ -126,8 +137,8 @@ impl Cluster {
         };
         let etcd = Etcd::start_on(&etcd_host, &shape.tools, &folder.path().join("etcd")).await?;
         let (grpc_port, http_port) = (free_port()?, free_port()?);
-        let tablets = BTreeMap::new();
-        let mut cluster = Self { elector: None, tablets, etcd, grpc_port, http_port, host, shape, folder, network };
+        let (others, tablets) = (Vec::new(), BTreeMap::new());
+        let mut cluster = Self { elector: None, others, tablets, etcd, grpc_port, http_port, host, shape, folder, network };
         cluster.start_elector(&[])?;
         cluster.elector_ready().await?;
         cluster.declare().await?;
@@ -228,23 +239,39 @@ impl Cluster {
     /// Starts an elector, in place of one that runs; `env` is added to its environment.
     pub fn start_elector(&mut self, env: &[(&str, &str)]) -> Result<(), SandboxError> {
         self.elector = None;
+        let args = self.elector_args(&self.shape.tablets[0].cell, self.http_port, self.grpc_port);
+        let log = self.folder().join("elector.log");
+        self.elector = Some(Process::start_on(&self.host, "elector", &self.shape.vtelector, &args, env, &log)?);
+        Ok(())
+    }
+
+    /// Starts one more elector, in that cell.
+    pub fn start_another_elector(&mut self, cell: &str) -> Result<(), SandboxError> {
+        let http_port = free_port()?;
+        let args = self.elector_args(cell, http_port, free_port()?);
+        let name = format!("elector-{}", self.others.len() + 2);
+        let log = self.folder().join(format!("{name}.log"));
+        let process = Process::start_on(&self.host, &name, &self.shape.vtelector, &args, &[], &log)?;
+        self.others.push(OtherElector { process, http_port });
+        Ok(())
+    }
+
+    fn elector_args(&self, cell: &str, http_port: u16, grpc_port: u16) -> Vec<String> {
         let mut args = vec![String::from("serve")];
         args.extend(self.topo_flags());
         for (flag, value) in [
-            ("--cell", self.shape.tablets[0].cell.clone()),
+            ("--cell", cell.to_owned()),
             ("--topo-etcd-lease-ttl", self.shape.lease_ttl_s.to_string()),
             ("--bind-address", self.host.ip.clone()),
-            ("--port", self.http_port.to_string()),
+            ("--port", http_port.to_string()),
             ("--grpc-bind-address", self.host.ip.clone()),
-            ("--grpc-port", self.grpc_port.to_string()),
+            ("--grpc-port", grpc_port.to_string()),
             ("--log-format", String::from("text")),
         ] {
             args.extend([flag.to_owned(), value]);
         }
         args.extend(self.shape.elector_flags.clone());
-        let log = self.folder().join("elector.log");
-        self.elector = Some(Process::start_on(&self.host, "elector", &self.shape.vtelector, &args, env, &log)?);
-        Ok(())
+        args
     }
 
     /// kill -9 of the elector.
@@ -312,11 +339,12 @@ impl Cluster {
         eventually("every tablet's record", START_LIMIT, async || self.check_registered().await).await
     }
 
-    /// Lines of level WARN or ERROR that the elector and the agents have logged, each with the name of its file.
+    /// Lines of level WARN or ERROR that electors and agents have logged, each with the name of its file.
     pub fn complaints(&self) -> Vec<String> {
         let agents = self.tablets.values().map(|tablet| tablet.folder.join("agent.log"));
         let mut found = Vec::new();
-        for log in agents.chain([self.folder().join("elector.log")]) {
+        let others = self.others.iter().map(|other| other.process.log().to_owned());
+        for log in agents.chain([self.folder().join("elector.log")]).chain(others) {
             let text = fs::read_to_string(&log).unwrap_or_default();
             let name = log.strip_prefix(self.folder()).unwrap_or(&log).display();
             // The level is the second word of a line; what has none, such as a panic's words, is a complaint, too.

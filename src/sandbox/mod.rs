@@ -24,7 +24,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use cluster::{Cluster, GLOBAL_ROOT, KEYSPACE, SHARD, Shape, Tablet};
+pub use cluster::{Cluster, GLOBAL_ROOT, KEYSPACE, OtherElector, SHARD, Shape, Tablet};
 pub use error::SandboxError;
 pub use etcd::Etcd;
 pub use fault::Fault;

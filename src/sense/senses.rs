@@ -2,7 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -24,7 +30,7 @@ use crate::{
     metrics::Metrics,
     mysql::probe::DirectMysql,
     peers::Ownership,
-    shard::ShardView,
+    shard::{Greeting, ShardView},
     tablet::TabletManager,
     topo::{Freshness, ShardId, Snapshot, TabletAlias, Topo, Watcher},
 };
@@ -54,6 +60,8 @@ pub struct Senses {
     world: Arc<World>,
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     names: watch::Receiver<Arc<BTreeSet<ShardId>>>,
+    /// Whether every cell was read, or could not be for some time.
+    listed: Arc<AtomicBool>,
     _stop_with_us: DropGuard,
 }
 
@@ -71,6 +79,7 @@ impl Senses {
         let stop = stop.child_token();
         let watcher = Watcher::start(topo, &stop);
         let (publish, names) = watch::channel(Arc::default());
+        let listed = Arc::new(AtomicBool::new(false));
         let shards = Arc::new(RwLock::default());
         let reading =
             Reading { watched: settings.watched.clone(), extra: settings.durability_extra.clone(), regions: BTreeMap::new() };
@@ -84,17 +93,29 @@ impl Senses {
             sensors: BTreeMap::new(),
             primaries: BTreeMap::new(),
             watched: BTreeMap::new(),
-            listed: false,
+            listed: listed.clone(),
         };
         let curating = stop.clone();
         // The watcher ends with the task that reads from it.
         world.tasks.spawn(async move { curating.run_until_cancelled(curator.run(watcher, owned)).await });
-        Self { world, shards, names, _stop_with_us: stop.drop_guard() }
+        Self { world, shards, names, listed, _stop_with_us: stop.drop_guard() }
     }
 
     /// The shards that are watched and ours.
     pub fn shards(&self) -> watch::Receiver<Arc<BTreeSet<ShardId>>> {
         self.names.clone()
+    }
+
+    /// What is missing of the first look at the topology and at every tablet of our shards; `None` when nothing is.
+    pub fn unseen(&self) -> Option<String> {
+        if !self.listed.load(Acquire) {
+            return Some("the topology was not read yet".to_owned());
+        }
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        match shards.values().filter(|shard| !shard.is_looked_at()).count() {
+            0 => None,
+            unseen => Some(format!("{unseen} of {} shards were not looked at yet", shards.len())),
+        }
     }
 
     /// A shard at this moment; `None` when it is not watched.
@@ -123,9 +144,20 @@ impl Senses {
     }
 
     /// Lets every tablet that answers say what its host hears of that tablet's MySQL; the view then has it.
-    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) {
+    /// Answers whether some of them do not know how to: a vttablet has to be asked by [`crate::reparent::Hands::testify`].
+    pub async fn ask_witnesses(&self, shard: &ShardId, of: &TabletAlias, limit: Duration) -> bool {
+        match self.shard(shard) {
+            Some(shard) => self.world.ask_witnesses(&shard, of, limit).await,
+            None => false,
+        }
+    }
+
+    /// Takes in what was heard of a tablet's MySQL by other means than [`Senses::ask_witnesses`], all of it after `sent`.
+    pub fn testified(&self, shard: &ShardId, of: &TabletAlias, sent: Instant, heard: BTreeMap<TabletAlias, Greeting>) {
         if let Some(shard) = self.shard(shard) {
-            self.world.ask_witnesses(&shard, of, limit).await;
+            for (witness, greeting) in heard {
+                shard.greeted(of, &witness, sent, greeting);
+            }
         }
     }
 
@@ -163,7 +195,7 @@ struct Curator {
     /// How many tablets are watched, as the metrics say.
     watched: BTreeMap<ShardId, usize>,
     /// Whether every cell was read, or could not be for some time.
-    listed: bool,
+    listed: Arc<AtomicBool>,
 }
 
 impl Curator {
@@ -174,9 +206,11 @@ impl Curator {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let ownership = owned.borrow_and_update().clone();
-            self.listed |= is_listed(&snapshot, started);
-            self.follow(&snapshot, &ownership);
-            let unlisted = !self.listed;
+            let is_listed = self.listed.load(Relaxed) || is_listed(&snapshot, started);
+            self.follow(&snapshot, &ownership, is_listed);
+            // Only now: whoever sees it finds the shards.
+            self.listed.store(is_listed, Release);
+            let unlisted = !is_listed;
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() { return },
                 // Whoever divided the work is gone: it stays as it was.
@@ -202,7 +236,7 @@ impl Curator {
         }
     }
 
-    fn follow(&mut self, snapshot: &Snapshot, ownership: &Ownership) {
+    fn follow(&mut self, snapshot: &Snapshot, ownership: &Ownership, is_listed: bool) {
         let mut declared = Declared::of(snapshot, &self.reading);
         declared.shards.retain(|id, _| ownership.owns(id));
         let names: BTreeSet<ShardId> = declared.shards.keys().cloned().collect();
@@ -213,12 +247,12 @@ impl Curator {
             let aliases: BTreeSet<TabletAlias> = declared_shard.tablets.keys().cloned().collect();
             let shard = match known.get(&id) {
                 Some(shard) => {
-                    shard.declare(declared_shard, declared.gaps.clone(), self.listed);
+                    shard.declare(declared_shard, declared.gaps.clone(), is_listed);
                     shard.clone()
                 }
                 None => {
                     let metrics = self.world.metrics.clone();
-                    let shard = Arc::new(Shard::new(id.clone(), metrics, declared_shard, declared.gaps.clone(), self.listed));
+                    let shard = Arc::new(Shard::new(id.clone(), metrics, declared_shard, declared.gaps.clone(), is_listed));
                     new.insert(id, shard.clone());
                     shard
                 }

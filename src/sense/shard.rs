@@ -273,6 +273,11 @@ impl Shard {
         }
     }
 
+    /// Whether the first look is complete.
+    pub fn is_looked_at(&self) -> bool {
+        self.lock().looked
+    }
+
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }

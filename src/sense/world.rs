@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -179,21 +179,23 @@ impl World {
     }
 
     /// Lets every tablet that answers say what its host hears of another's MySQL.
-    pub async fn ask_witnesses(&self, shard: &Arc<Shard>, of: &TabletAlias, limit: Duration) {
-        let (Some(subject), witnesses) = shard.reachable_but(of) else { return };
+    pub async fn ask_witnesses(&self, shard: &Arc<Shard>, of: &TabletAlias, limit: Duration) -> bool {
+        let (Some(subject), witnesses) = shard.reachable_but(of) else { return false };
+        let unable = AtomicBool::new(false);
         let wait = limit.mul_f64(0.8);
         let questions = witnesses.iter().map(|(from, witness)| {
-            let subject = &subject;
+            let (subject, unable) = (&subject, &unable);
             async move {
                 let sent = Instant::now();
                 match self.tablets.hear(witness, subject, wait, Call::read(limit)).await {
                     Ok(greeting) => shard.greeted(of, from, sent, greeting),
                     // A vttablet does not know the call.
-                    Err(error) if error.kind == TabletErrorKind::Unimplemented => {}
+                    Err(error) if error.kind == TabletErrorKind::Unimplemented => unable.store(true, Ordering::Relaxed),
                     Err(error) => tracing::debug!(shard = %shard.id, witness = %from, %of, %error, "no testimony"),
                 }
             }
         });
         let _ = timeout(limit, join_all(questions)).await;
+        unable.into_inner()
     }
 }

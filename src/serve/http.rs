@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use super::Parts;
+use super::{Parts, Readiness};
 
 /// Requests that are answered at the same time; more wait in their connections.
 const REQUESTS_MAX: usize = 32;
@@ -21,6 +21,7 @@ const REQUESTS_MAX: usize = 32;
 #[derive(Clone)]
 struct Face {
     parts: Arc<Parts>,
+    ready: Readiness,
     stopping: CancellationToken,
 }
 
@@ -28,16 +29,19 @@ struct Face {
 pub fn serve(
     listener: TcpListener,
     parts: Parts,
+    ready: Readiness,
     stopping: CancellationToken,
     closing: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
     let routes = Router::new()
         .route("/metrics", get(metrics))
+        .route("/livez", get(alive))
+        .route("/readyz", get(prepared))
         .route("/healthz", get(alive))
         .route("/debug/liveness", get(alive))
         .route("/debug/health", get(health))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
-        .with_state(Face { parts: Arc::new(parts), stopping });
+        .with_state(Face { parts: Arc::new(parts), ready, stopping });
     async move {
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(closing.cancelled_owned()).await {
             tracing::error!(%error, "HTTP ended");
@@ -57,6 +61,18 @@ async fn alive(State(face): State<Face>) -> Response {
     match face.stopping.is_cancelled() {
         false => "ok\n".into_response(),
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+    }
+}
+
+/// Whether this process has seen enough to decide: the ledger, the topology, and every tablet of its shards once.
+async fn prepared(State(face): State<Face>) -> Response {
+    let why_not = match face.stopping.is_cancelled() {
+        true => Some("stopping".to_owned()),
+        false => (face.ready)(),
+    };
+    match why_not {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 

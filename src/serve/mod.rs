@@ -67,6 +67,18 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// Asks why this process is not ready to decide anything by itself; `None` = it is.
+type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Ready is whoever has read the ledger and the topology, and has looked at every tablet of its shards.
+fn readiness(elector: &Elector) -> Readiness {
+    let (ledger, senses) = (elector.ledger.clone(), elector.senses.clone());
+    Arc::new(move || match ledger.state().unread() {
+        Some(reason) => Some(format!("the ledger cannot be read: {reason}")),
+        None => senses.unseen(),
+    })
+}
+
 impl Parts {
     /// Builds the hands, and counts what they do.
     pub fn new(topo: Topo, tablets: Arc<dyn TabletManager>, settings: ReparentSettings, metrics: Arc<Metrics>) -> Self {
@@ -110,9 +122,10 @@ impl Server {
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), elector(settings, &parts, grpc), &stopping);
-        let context = grpc::Context::new(settings, parts.clone(), elector.senses.clone(), limits, stopping.clone())?;
+        let ready = readiness(&elector);
+        let context = grpc::Context::new(settings, parts.clone(), &elector, ready.clone(), limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
-        faces.spawn(http::serve(http_listener, parts, stopping.clone(), closing.clone()));
+        faces.spawn(http::serve(http_listener, parts, ready, stopping.clone(), closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
 

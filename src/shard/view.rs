@@ -26,7 +26,7 @@ pub struct Seen<T> {
 }
 
 /// One shard at one moment.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ShardView {
     /// Which.
     pub shard: ShardId,
@@ -68,6 +68,14 @@ pub struct KeyspaceFacts {
     pub is_snapshot: bool,
     /// `SetVtorcEmergencyReparent` switched recoveries off for the whole keyspace.
     pub emergency_disabled: bool,
+}
+
+impl fmt::Debug for KeyspaceFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, policy_unset, is_snapshot, emergency_disabled } = self;
+        let policy = policy.as_ref().map(|policy| policy.name());
+        write!(f, "policy {policy:?}, unset {policy_unset}, snapshot {is_snapshot}, emergency disabled {emergency_disabled}")
+    }
 }
 
 /// One tablet: what is declared and what is seen.

@@ -12,7 +12,7 @@ use super::{Kv, KvEntry, Version, Watch, WatchEvent};
 /// Pause after a first failure; it doubles with each further one ...
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Events that are handed on at once when many wait.
 const BATCH_MAX: usize = 512;
 

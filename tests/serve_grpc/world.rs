@@ -53,7 +53,7 @@ impl World {
 
     /// Tablets are asked nothing but what a test asks.
     pub async fn with_limits(limits: Limits) -> Self {
-        Self::with_flags(limits, &["--instance-poll-time=24h"]).await
+        Self::with_flags(limits, &["--instance-poll-time=24h", "--primary-liveness-interval=24h"]).await
     }
 
     pub async fn with_flags(limits: Limits, flags: &[&str]) -> Self {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
-use super::{Answer, ClientCommand as Command, ClientError, Connection, MESSAGE_BYTES_MAX, Verdict, args, elector, show};
+use super::{
+    Answer, ClientCommand as Command, ClientError, Connection, MESSAGE_BYTES_MAX, Verdict, args, elector, operate, show,
+};
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
     reparent::{MODE_KEY, Mode},
@@ -16,6 +18,7 @@ pub enum Ready {
     PlannedReparentShard(v::PlannedReparentShardRequest, Mode),
     EmergencyReparentShard(v::EmergencyReparentShardRequest),
     Elector(elector::Ready),
+    Operate(operate::Ready),
     InitShardPrimary(v::InitShardPrimaryRequest),
     ReparentTablet(v::ReparentTabletRequest),
     GetCellInfoNames,
@@ -49,9 +52,13 @@ pub enum Ready {
 /// The connection arguments of any command.
 pub fn connection(command: &Command) -> &Connection {
     macro_rules! of {
-        ($($kind:ident)*) => { match command { $(Command::$kind(with) => &with.connection,)* } };
+        ($($kind:ident)*) => { match command {
+            $(Command::$kind(with) => &with.connection,)*
+            Command::Maintenance(command) => command.connection(),
+            Command::Recoveries(command) => command.connection(),
+        } };
     }
-    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
+    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids Problems Decisions History Acknowledge Status Events InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
         GetKeyspaces GetKeyspace FindAllShardsInKeyspace GetShard GetShardReplication GetTablets GetTablet DeleteTablets GetFullStatus
         PingTablet RefreshState RunHealthCheck ShardReplicationPositions StartReplication StopReplication SetWritable ChangeTabletType
         SetKeyspaceDurabilityPolicy SetVtorcEmergencyReparent GetTopologyPath ValidateShard)
@@ -64,6 +71,13 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
         Command::EmergencyReparentShard(with) if with.own.own.is_asked() => Ready::Elector(elector::emergency(with.own)),
         Command::EmergencyReparentShard(with) => Ready::EmergencyReparentShard(emergency(with.own)),
         Command::ErrantGtids(with) => Ready::Elector(elector::errant_gtids(with.own)),
+        Command::Problems(with) => Ready::Operate(operate::problems(with.own)),
+        Command::Decisions(with) => Ready::Operate(operate::decisions(with.own)),
+        Command::History(with) => Ready::Operate(operate::history(with.own)),
+        Command::Acknowledge(with) => Ready::Operate(operate::acknowledge(with.own)),
+        Command::Maintenance(command) => Ready::Operate(operate::maintenance(command)),
+        Command::Recoveries(command) => Ready::Operate(operate::recoveries(command)),
+        Command::Status(_) => Ready::Operate(operate::Ready::GetStatus),
         Command::PlannedReparentShard(with) => {
             let mode = if with.own.abrupt { Mode::Abrupt } else { Mode::Graceful };
             Ready::PlannedReparentShard(planned(with.own), mode)
@@ -129,6 +143,7 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
                 disable: with.own.disable,
             })
         }
+        Command::Events(_) => return Err(ClientError::Usage("events come one after the other, not in one answer".to_owned())),
         shard_or_tablet => prepare_other(shard_or_tablet),
     })
 }
@@ -257,6 +272,7 @@ pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answ
         }
         Ready::EmergencyReparentShard(r) => shown!(emergency_reparent_shard, r),
         Ready::Elector(ready) => elector::send(channel, ready, left).await?,
+        Ready::Operate(ready) => operate::send(channel, ready, left).await?,
         Ready::InitShardPrimary(r) => shown!(init_shard_primary, r),
         Ready::ReparentTablet(r) => shown!(reparent_tablet, r),
         Ready::GetCellInfoNames => shown!(get_cell_info_names, v::GetCellInfoNamesRequest {}),
@@ -319,7 +335,7 @@ fn time(stamp: jiff::Timestamp) -> vttime::Time {
     vttime::Time { seconds: stamp.as_second(), nanoseconds: stamp.subsec_nanosecond() }
 }
 
-fn duration(duration: Duration) -> vttime::Duration {
+pub fn duration(duration: Duration) -> vttime::Duration {
     // Nanoseconds below a second fit; so do the seconds of a Go duration.
     vttime::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
 }

@@ -52,14 +52,14 @@ pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answ
 }
 
 /// The server is told how long we wait.
-fn timed<T>(request: T, left: Duration) -> Request<T> {
+pub fn timed<T>(request: T, left: Duration) -> Request<T> {
     let mut request = Request::new(request);
     request.set_timeout(left);
     request
 }
 
 /// A server that does not know the call has done nothing, least of all what was asked without the option that it does not know.
-fn unserved(status: Status) -> ClientError {
+pub fn unserved(status: Status) -> ClientError {
     match status.code() {
         Code::Unimplemented => ClientError::NotOurs(status.message().to_owned()),
         _ => ClientError::Refused(status),

@@ -4,6 +4,8 @@ mod args;
 mod call;
 mod decision;
 mod elector;
+mod operate;
+mod report;
 mod show;
 
 #[cfg(test)]
@@ -77,6 +79,30 @@ pub enum ClientCommand {
     /// List the transactions that a tablet has and its shard does not
     #[command(alias = "ErrantGtids")]
     ErrantGtids(With<ErrantArg>),
+    /// List what is wrong, and what is done about it. Exit code 1 when anything is
+    #[command(alias = "Problems")]
+    Problems(With<operate::ShardsArg>),
+    /// List the last decisions, those to do nothing included, with their reasons
+    #[command(alias = "Decisions")]
+    Decisions(With<operate::ShardsArg>),
+    /// List what electors have done by themselves
+    #[command(alias = "History")]
+    History(With<operate::HistoryArg>),
+    /// Let a shard have automatic promotions again that earlier ones have blocked
+    #[command(alias = "Acknowledge")]
+    Acknowledge(With<operate::AcknowledgeArg>),
+    /// Let electors leave something alone for a while
+    #[command(subcommand)]
+    Maintenance(operate::Maintenance),
+    /// Switch everything that electors do by themselves off, or on again
+    #[command(subcommand)]
+    Recoveries(operate::Recoveries),
+    /// Show whether all is well and what stands in the way of recoveries. Exit code 1 when anything does
+    #[command(alias = "GetStatus")]
+    Status(With<Nothing>),
+    /// Show what happens as it happens, until Ctrl-C
+    #[command(alias = "WatchEvents")]
+    Events(With<operate::ShardsArg>),
     /// Make a tablet the first primary of a shard that never had one
     #[command(alias = "InitShardPrimary")]
     InitShardPrimary(With<InitPrimary>),
@@ -244,14 +270,21 @@ impl Answer {
     }
 
     fn json(&self) -> Result<String, ClientError> {
+        serde_json::to_string_pretty(&self.value()?).map_err(|e| ClientError::Print(e.to_string()))
+    }
+
+    fn json_line(&self) -> Result<String, ClientError> {
+        Ok(self.value()?.to_string())
+    }
+
+    fn value(&self) -> Result<serde_json::Value, ClientError> {
         let print = |e: String| ClientError::Print(e);
         let pool = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| print(e.to_string()))?;
         let kind = pool.get_message_by_name(&self.name).ok_or_else(|| print(format!("{} is not described", self.name)))?;
         let message = DynamicMessage::decode(kind, self.bytes.as_slice()).map_err(|e| print(e.to_string()))?;
         // As vtctldclient prints it: the proto's names, and what is false, zero or empty as well: a script finds the field.
         let names = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
-        let value = message.serialize_with_options(serde_json::value::Serializer, &names).map_err(|e| print(e.to_string()))?;
-        serde_json::to_string_pretty(&value).map_err(|e| print(e.to_string()))
+        message.serialize_with_options(serde_json::value::Serializer, &names).map_err(|e| print(e.to_string()))
     }
 }
 
@@ -259,6 +292,10 @@ impl Answer {
 /// of what would be refused).
 pub async fn run(command: ClientCommand) -> ExitCode {
     let connection = call::connection(&command).clone();
+    if let ClientCommand::Events(with) = command {
+        let told = operate::events(&connection, with.own, |line| writeln!(std::io::stdout(), "{line}")).await;
+        return told.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+    }
     let printed = answer(&connection, command).await.and_then(|answer| {
         let text = if connection.json { answer.json()? } else { answer.words.trim_end().to_owned() };
         Ok((text, answer.verdict))
@@ -271,11 +308,13 @@ pub async fn run(command: ClientCommand) -> ExitCode {
             }
             ExitCode::from(verdict.exit_code())
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(if matches!(error, ClientError::Name(_) | ClientError::Usage(_)) { 2 } else { 1 })
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &ClientError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(if matches!(error, ClientError::Name(_) | ClientError::Usage(_)) { 2 } else { 1 })
 }
 
 async fn answer(connection: &Connection, command: ClientCommand) -> Result<Answer, ClientError> {
@@ -288,13 +327,20 @@ async fn answer(connection: &Connection, command: ClientCommand) -> Result<Answe
         call::send(channel, request, timeout.saturating_sub(begun.elapsed())).await
     };
     match tokio::time::timeout(timeout, work).await.map_err(|_| late())? {
-        // A status with a cause is the transport's, not the server's.
-        Err(ClientError::Refused(status)) => Err(match status.source() {
-            None => ClientError::Refused(status),
-            Some(cause) if causes(cause).any(|cause| cause.is::<tonic::TimeoutExpired>()) => late(),
-            Some(cause) => ClientError::Lost { server: connection.server.clone(), reason: whole(cause) },
-        }),
+        Err(ClientError::Refused(status)) => Err(told(connection, status)),
         result => result,
+    }
+}
+
+/// A status with a cause is the transport's, not the server's.
+fn told(connection: &Connection, status: Status) -> ClientError {
+    let server = connection.server.clone();
+    match status.source() {
+        None => ClientError::Refused(status),
+        Some(cause) if causes(cause).any(|cause| cause.is::<tonic::TimeoutExpired>()) => {
+            ClientError::Timeout { server, timeout: connection.timeout.0 }
+        }
+        Some(cause) => ClientError::Lost { server, reason: whole(cause) },
     }
 }
 

@@ -25,6 +25,11 @@ impl Table {
         self.rows.len() <= 1
     }
 
+    /// What [`Table::print`] gives; nothing where there are only headings.
+    pub fn print_rows(&self) -> String {
+        if self.is_empty() { String::new() } else { self.print() }
+    }
+
     pub fn print(&self) -> String {
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -63,7 +68,7 @@ fn kind(tablet: &topodata::Tablet) -> String {
     TabletType::try_from(tablet.r#type).map_or_else(|_| tablet.r#type.to_string(), |kind| kind.as_str_name().to_ascii_lowercase())
 }
 
-fn time(time: Option<&vttime::Time>) -> String {
+pub fn time(time: Option<&vttime::Time>) -> String {
     let stamp = time.and_then(|time| jiff::Timestamp::new(time.seconds, time.nanoseconds).ok());
     stamp.map_or_else(|| "-".to_owned(), |stamp| format!("{stamp:.3}"))
 }

@@ -1,6 +1,7 @@
 //! Every command against a server: what it sends, what it prints.
 
 mod elector;
+mod operate;
 
 use std::time::Duration;
 

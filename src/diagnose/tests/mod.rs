@@ -7,7 +7,15 @@ use std::{fmt::Write, path::PathBuf};
 
 use story::Story;
 
-const FILES: [(&str, &str); 1] = [("dead", include_str!("stories/dead.txt"))];
+const FILES: [(&str, &str); 7] = [
+    ("dead", include_str!("stories/dead.txt")),
+    ("primary", include_str!("stories/primary.txt")),
+    ("records", include_str!("stories/records.txt")),
+    ("replica", include_str!("stories/replica.txt")),
+    ("semi_sync", include_str!("stories/semi_sync.txt")),
+    ("structure", include_str!("stories/structure.txt")),
+    ("order", include_str!("stories/order.txt")),
+];
 
 /// What a story's diagnosis looks like in its file: a line a problem, and its reason below it.
 fn told(story: &Story) -> String {

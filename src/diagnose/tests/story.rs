@@ -306,6 +306,7 @@ impl Story {
             ("semi_replica", on) => {
                 (status.semi_sync_replica_enabled, status.semi_sync_replica_active) = (on == "on", on == "on")
             }
+            ("acks_inactive", _) => status.semi_sync_replica_active = false,
             ("clients", n) => status.semi_sync_clients = n.parse().unwrap(),
             ("wait", n) => status.semi_sync_wait_count = n.parse().unwrap(),
             ("timeout_ms", ms) => status.semi_sync_timeout_ms = ms.parse().unwrap(),

@@ -71,7 +71,6 @@ pub struct Server {
     /// It replicates by GTID positions.
     pub auto_position: bool,
     pub heartbeat_s: f64,
-    pub net_timeout_s: i32,
     /// What keeps its SQL thread from running.
     pub sql_error: String,
     /// What keeps its IO thread from running.
@@ -120,7 +119,6 @@ impl Server {
             commits_wait: false,
             auto_position: true,
             heartbeat_s: 4.0,
-            net_timeout_s: 8,
             sql_error: String::new(),
             io_error: String::new(),
             own_type: None,

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, errant, input, observe, refusal::Refusal, reparent, wish};
+use super::{Context, board, errant, input, ledger, observe, refusal::Refusal, reparent, wish};
 use crate::{
-    pb::vtelector::{
-        self as pb, EmergencyReparentRequest, ErrantGtidsRequest, ErrantGtidsResponse, ObserveRequest, ObserveResponse,
-        PlannedReparentRequest, ReparentResponse, elector_server,
-    },
+    pb::vtelector::{self as pb, EmergencyReparentRequest, PlannedReparentRequest, ReparentResponse, elector_server},
     reparent::{Decision, Mode, Outcome, ProofLine, TabletDecision},
     topo::{ShardId, TabletAlias},
 };
@@ -26,23 +23,38 @@ impl Elector {
     }
 }
 
-#[tonic::async_trait]
-impl elector_server::Elector for Elector {
-    async fn planned_reparent(&self, request: Request<PlannedReparentRequest>) -> Result<Response<ReparentResponse>, Status> {
-        Ok(Response::new(planned(&self.context, request.into_inner()).await?))
-    }
+/// Writes the trait's methods: each is answered by a function of that name's module.
+macro_rules! elector {
+    ($($rpc:ident($request:ident) -> $response:ident: $handler:path;)*) => {
+        #[tonic::async_trait]
+        impl elector_server::Elector for Elector {
+            type WatchEventsStream = board::Events;
 
-    async fn emergency_reparent(&self, request: Request<EmergencyReparentRequest>) -> Result<Response<ReparentResponse>, Status> {
-        Ok(Response::new(emergency(&self.context, request.into_inner()).await?))
-    }
+            async fn watch_events(&self, request: Request<pb::WatchEventsRequest>) -> Result<Response<board::Events>, Status> {
+                Ok(Response::new(board::watch_events(&self.context, request.into_inner()).await?))
+            }
 
-    async fn errant_gtids(&self, request: Request<ErrantGtidsRequest>) -> Result<Response<ErrantGtidsResponse>, Status> {
-        Ok(Response::new(errant::errant_gtids(&self.context, request.into_inner()).await?))
-    }
+            $(async fn $rpc(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
+                $handler(&self.context, request.into_inner()).await.map(Response::new).map_err(Status::from)
+            })*
+        }
+    };
+}
 
-    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
-        Ok(Response::new(observe::observe(&self.context, request.into_inner()).await?))
-    }
+elector! {
+    planned_reparent(PlannedReparentRequest) -> ReparentResponse: planned;
+    emergency_reparent(EmergencyReparentRequest) -> ReparentResponse: emergency;
+    errant_gtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
+    problems(ProblemsRequest) -> ProblemsResponse: board::problems;
+    decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
+    history(HistoryRequest) -> HistoryResponse: ledger::history;
+    acknowledge(AcknowledgeRequest) -> AcknowledgeResponse: ledger::acknowledge;
+    begin_maintenance(BeginMaintenanceRequest) -> BeginMaintenanceResponse: ledger::begin_maintenance;
+    end_maintenance(EndMaintenanceRequest) -> EndMaintenanceResponse: ledger::end_maintenance;
+    list_maintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
+    set_recoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
+    get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;
+    observe(ObserveRequest) -> ObserveResponse: observe::observe;
 }
 
 async fn planned(context: &Context, asked: PlannedReparentRequest) -> Result<ReparentResponse, Refusal> {

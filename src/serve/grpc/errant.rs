@@ -2,35 +2,18 @@
 
 use tokio::time::Instant;
 
-use super::{Context, input, refusal::Refusal};
+use super::{Context, board, refusal::Refusal};
 use crate::{
     pb::vtelector::{ErrantGtidsRequest, ErrantGtidsResponse, ErrantTablet, UnjudgedTablet},
+    recover::board::Filter,
     sense::{ErrantFilter, TabletReport},
-    topo::TopoError,
 };
 
 /// Every tablet with errant GTIDs, and every tablet of which that cannot be told now. One that was errant when it last could be told
 /// stands in both lists.
 pub async fn errant_gtids(context: &Context, request: ErrantGtidsRequest) -> Result<ErrantGtidsResponse, Refusal> {
-    let filter = filter(context, request).await?;
-    Ok(answer(context.senses.errant(&filter), Instant::now()))
-}
-
-/// A keyspace or shard that does not exist is a mistake; whether it does is not to be known while the topology is unreadable.
-async fn filter(context: &Context, request: ErrantGtidsRequest) -> Result<ErrantFilter, Refusal> {
-    let (found, shard) = match (request.keyspace.as_str(), request.shard.as_str()) {
-        ("", "") => return Ok(ErrantFilter::default()),
-        ("", shard) => return Err(Refusal::invalid(format!("shard: {shard:?} without a keyspace; give keyspace as well"))),
-        (keyspace, "") => (context.topo.keyspace(input::keyspace("keyspace", keyspace)?).await.err(), String::new()),
-        (keyspace, shard) => {
-            let id = input::shard(keyspace, "shard", shard)?;
-            (context.topo.shard(&id).await.err(), id.shard)
-        }
-    };
-    match found {
-        Some(error @ TopoError::NotFound { .. }) => Err(error.into()),
-        _ => Ok(ErrantFilter { keyspace: request.keyspace, shard }),
-    }
+    let Filter { keyspace, shard } = board::filter(context, &request.keyspace, &request.shard).await?;
+    Ok(answer(context.senses.errant(&ErrantFilter { keyspace, shard }), Instant::now()))
 }
 
 fn answer(reports: Vec<TabletReport>, now: Instant) -> ErrantGtidsResponse {

@@ -1,11 +1,13 @@
 //! `vtctlservice.Vtctld` as vtctld serves it: the calls that an operator of an elector needs. Beside it `vtelector.Elector`, our own.
 
+mod board;
 mod cells;
 mod elector;
 mod errant;
 mod guard;
 mod input;
 mod keyspaces;
+mod ledger;
 mod observe;
 mod path;
 mod refusal;
@@ -21,16 +23,21 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
 
-use super::{Parts, ServeError};
+use super::{Parts, Readiness, ServeError};
 use crate::{
     config::Settings,
+    ledger::Ledger,
     metrics::Metrics,
     pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer},
     peers::Observer,
+    recover::{Elector, Live, board::Board},
     reparent::Hands,
     sense::Senses,
     tablet::{Call, TabletManager},
@@ -88,6 +95,11 @@ pub struct Context {
     reparents_max: usize,
     reparent_permits: Arc<Semaphore>,
     stopping: CancellationToken,
+    board: Arc<Board>,
+    ledger: Ledger,
+    live: watch::Receiver<Arc<Live>>,
+    ready: Readiness,
+    watchers: Arc<Semaphore>,
 }
 
 impl Context {
@@ -95,7 +107,8 @@ impl Context {
     pub fn new(
         settings: &Settings,
         parts: Parts,
-        senses: Arc<Senses>,
+        elector: &Elector,
+        ready: Readiness,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -105,7 +118,7 @@ impl Context {
             topo: parts.hands.topo.clone(),
             tablets: parts.hands.tablets.clone(),
             hands: parts.hands,
-            senses,
+            senses: elector.senses.clone(),
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
@@ -115,7 +128,17 @@ impl Context {
             reparents_max: limits.reparents,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
             stopping,
+            board: elector.board.clone(),
+            ledger: elector.ledger.clone(),
+            live: elector.live.clone(),
+            ready,
+            watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
         }))
+    }
+
+    /// Why this process is not ready to decide anything by itself; `None` = it is.
+    fn not_ready(&self) -> Option<String> {
+        (self.ready)()
     }
 
     /// The limits of one call to a tablet.

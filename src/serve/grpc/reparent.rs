@@ -1,11 +1,11 @@
 //! Moving primaries: requests in vtctld's words, handed to the hands.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Request};
 
-use super::{Context, input, refusal::Refusal, wish};
+use super::{Context, board::time, input, refusal::Refusal, wish};
 use crate::{
     pb::{
         logutil,
@@ -13,7 +13,6 @@ use crate::{
             EmergencyReparentShardRequest, EmergencyReparentShardResponse, InitShardPrimaryRequest, InitShardPrimaryResponse,
             PlannedReparentShardRequest, PlannedReparentShardResponse, ReparentTabletRequest, ReparentTabletResponse,
         },
-        vttime,
     },
     reparent::{Emergency, Operation, Outcome, Planned, ReparentError, ReparentEvent},
     topo::{ShardId, TopoError},
@@ -123,9 +122,4 @@ pub fn said(events: Vec<ReparentEvent>) -> Vec<logutil::Event> {
 fn event(event: ReparentEvent) -> logutil::Event {
     let level = if event.warning { logutil::Level::Warning } else { logutil::Level::Info };
     logutil::Event { time: Some(time(event.at)), level: level as i32, value: event.text, ..logutil::Event::default() }
-}
-
-fn time(at: SystemTime) -> vttime::Time {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    vttime::Time { seconds: since.as_secs() as i64, nanoseconds: since.subsec_nanos() as i32 }
 }

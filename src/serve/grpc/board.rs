@@ -1,0 +1,175 @@
+//! What is wrong and what was decided about it, as it stands on the board.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{Stream, stream};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::{Context, input, ledger, refusal::Refusal};
+use crate::{
+    diagnose::{Priority, Problem},
+    pb::{
+        vtelector::{
+            self as pb, DecisionsRequest, DecisionsResponse, LeftAlone, ProblemsRequest, ProblemsResponse, WatchEventsRequest,
+            event::What,
+        },
+        vttime,
+    },
+    recover::board::{Blocked, DecisionRecord, Event, Filter, Happened, Held, ShardEntry},
+    topo::{ShardId, TopoError},
+};
+
+/// Readers of events at the same time; one more is refused.
+pub const WATCHERS_MAX: usize = 64;
+
+/// Events, or why there are no more of them.
+pub type Events = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+
+/// What is wrong now, and what is done about it.
+pub async fn problems(context: &Context, request: ProblemsRequest) -> Result<ProblemsResponse, Refusal> {
+    let entries = entries(context, &request.keyspace, &request.shard).await?;
+    let mut answer = ProblemsResponse { shards: entries.len() as u64, ..ProblemsResponse::default() };
+    for (shard, entry) in &entries {
+        answer.problems.extend(entry.problems.iter().map(|open| problem(shard, &open.problem, Some(open.since))));
+        if !entry.problems.is_empty() {
+            answer.decisions.push(held(shard, &entry.decision));
+        }
+    }
+    Ok(answer)
+}
+
+/// The last decisions.
+pub async fn decisions(context: &Context, request: DecisionsRequest) -> Result<DecisionsResponse, Refusal> {
+    let entries = entries(context, &request.keyspace, &request.shard).await?;
+    let decisions = entries.iter().flat_map(|(shard, entry)| entry.decisions.iter().map(move |decision| held(shard, decision)));
+    Ok(DecisionsResponse { decisions: decisions.collect(), shards: entries.len() as u64 })
+}
+
+/// What happens from now on, until the server stops, the reader leaves, or it falls too far behind.
+pub async fn watch_events(context: &Context, request: WatchEventsRequest) -> Result<Events, Refusal> {
+    let filter = filter(context, &request.keyspace, &request.shard).await?;
+    let permit = context.watchers.clone().try_acquire_owned().map_err(|_| {
+        Refusal::new(Code::ResourceExhausted, format!("{WATCHERS_MAX} readers of events are served already; end one of them"))
+    })?;
+    let reader = Reader { events: context.board.events(), filter, stopping: context.stopping.clone(), _permit: permit };
+    Ok(Box::pin(stream::unfold(Some(reader), async |reader| reader?.next().await)))
+}
+
+struct Reader {
+    events: broadcast::Receiver<Arc<Event>>,
+    filter: Filter,
+    stopping: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// The next event that is wanted, or the status that ends it all.
+    async fn next(mut self) -> Option<(Result<pb::Event, Status>, Option<Self>)> {
+        loop {
+            let next = tokio::select! {
+                next = self.events.recv() => next,
+                () = self.stopping.cancelled() => return Some((Err(Status::unavailable("the elector stops; watch another one")), None)),
+            };
+            match next {
+                Ok(found) if self.filter.wants(&found.shard) => return Some((Ok(event(&found)), Some(self))),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    let message = format!(
+                        "{missed} events were missed, as they were read too slowly: ask for what there is, and watch again"
+                    );
+                    return Some((Err(Status::resource_exhausted(message)), None));
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+async fn entries(context: &Context, keyspace: &str, shard: &str) -> Result<BTreeMap<ShardId, ShardEntry>, Refusal> {
+    Ok(context.board.snapshot(&filter(context, keyspace, shard).await?))
+}
+
+/// A keyspace or shard that does not exist is a mistake; whether it does is not to be known while the topology is unreadable.
+pub async fn filter(context: &Context, keyspace: &str, shard: &str) -> Result<Filter, Refusal> {
+    let (found, shard) = match (keyspace, shard) {
+        ("", "") => return Ok(Filter::default()),
+        ("", shard) => return Err(Refusal::invalid(format!("shard: {shard:?} without a keyspace; give keyspace as well"))),
+        (keyspace, "") => (context.topo.keyspace(input::keyspace("keyspace", keyspace)?).await.err(), String::new()),
+        (keyspace, shard) => {
+            let id = input::shard(keyspace, "shard", shard)?;
+            (context.topo.shard(&id).await.err(), id.shard)
+        }
+    };
+    match found {
+        Some(error @ TopoError::NotFound { .. }) => Err(error.into()),
+        _ => Ok(Filter { keyspace: keyspace.to_owned(), shard }),
+    }
+}
+
+pub fn time(at: SystemTime) -> vttime::Time {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    vttime::Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() as i32 }
+}
+
+fn problem(shard: &ShardId, problem: &Problem, since: Option<SystemTime>) -> pb::Problem {
+    let priority = match problem.code.priority() {
+        Priority::Shard => "shard",
+        Priority::Critical => "critical",
+        Priority::High => "high",
+        Priority::Medium => "medium",
+        Priority::Low => "low",
+    };
+    pb::Problem {
+        keyspace: shard.keyspace.clone(),
+        shard: shard.shard.clone(),
+        code: problem.code.name().to_owned(),
+        priority: priority.to_owned(),
+        tablet_alias: problem.tablet.as_ref().map(Into::into),
+        why: problem.why.clone(),
+        remedy: problem.remedy.to_string(),
+        since: since.map(time),
+    }
+}
+
+fn held(shard: &ShardId, held: &Held) -> pb::DecisionRecord {
+    decision(shard, &held.decision, held.since)
+}
+
+fn decision(shard: &ShardId, decision: &DecisionRecord, since: SystemTime) -> pb::DecisionRecord {
+    let rejected = decision.rejected.iter().map(|no| pb::Rejected { action: no.action.clone(), why: no.why.clone() });
+    pb::DecisionRecord {
+        keyspace: shard.keyspace.clone(),
+        shard: shard.shard.clone(),
+        since: Some(time(since)),
+        at: Some(time(decision.at)),
+        action: decision.action.clone(),
+        tablet_alias: decision.tablet.as_ref().map(Into::into),
+        code: decision.code.map(|code| code.name().to_owned()).unwrap_or_default(),
+        why: decision.why.clone(),
+        rejected: rejected.collect(),
+        blocked: decision.blocked.as_ref().map(blocked),
+    }
+}
+
+fn blocked(blocked: &Blocked) -> pb::Blocked {
+    pb::Blocked { by: blocked.by.clone(), reason: blocked.reason.clone(), until: blocked.until.map(time) }
+}
+
+fn event(event: &Event) -> pb::Event {
+    let what = match &event.what {
+        Happened::Opened(opened) => What::Opened(problem(&event.shard, opened, Some(event.at))),
+        Happened::Closed(closed) => What::Closed(problem(&event.shard, closed, None)),
+        Happened::Decided(record) => What::Decided(decision(&event.shard, record, event.at)),
+        Happened::Recovered(recovery) => What::Recovered(ledger::recovery(recovery)),
+        Happened::LeftAlone => What::LeftAlone(LeftAlone {}),
+    };
+    let ShardId { keyspace, shard } = event.shard.clone();
+    pb::Event { at: Some(time(event.at)), keyspace, shard, what: Some(what) }
+}
