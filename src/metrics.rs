@@ -40,6 +40,7 @@ pub struct Metrics {
     grpc_requests: IntCounterVec,
     grpc_request_seconds: HistogramVec,
     grpc_in_flight: IntGauge,
+    settings_error: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
     /// Several electors.
@@ -123,6 +124,11 @@ impl Metrics {
                 "Duration of gRPC requests, by method",
                 &["method"],
             )?,
+            settings_error: gauge(
+                &registry,
+                "vtelector_settings_file_error",
+                "1 while the settings' file cannot be taken and the old settings stay in force",
+            )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
@@ -136,6 +142,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics.registry.register(Box::new(build))?;
         Ok(metrics)
+    }
+
+    /// Whether the settings' file cannot be taken.
+    pub fn settings_error(&self, is: bool) {
+        self.settings_error.set(i64::from(is));
     }
 
     /// Counts one reparent of a shard that exists; `failed` is the reason of a failure, from a bounded set.

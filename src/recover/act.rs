@@ -12,12 +12,12 @@ use super::{
     traffic::traffic_in_the_way,
 };
 use crate::{
-    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose},
+    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose, may_bounce},
     ledger::{Kind, Outcome as Ending, Recovery},
     metrics::Phase,
     peers::Claim,
     reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step, Verdict},
-    shard::{FailureClass, ShardView},
+    shard::{FailureClass, ShardView, TabletView},
     topo::TabletAlias,
 };
 
@@ -116,8 +116,7 @@ impl Supervisor {
     /// Whether replicas have to be made to testify by their replication: nobody else can, and the primary failed on every channel for long
     /// enough (safety rules, section 8).
     fn may_bounce(&self, view: &ShardView) -> bool {
-        let primary = view.primary().and_then(|alias| view.tablets.get(alias));
-        let silent = primary.is_some_and(|primary| primary.mysql.fails_for(self.context.live().rules.silent_for));
+        let silent = may_bounce(view, &self.context.live().rules);
         self.must_bounce && silent && self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE)
     }
 
@@ -215,17 +214,29 @@ impl Supervisor {
         if let Some(what) = self.traffic(view, then_emergency).await {
             return (Ended::Failed(format!("a planned move waits for {what}")), None);
         }
+        if let Some(declared) = &to {
+            let Some(working) = works_instead(view, declared) else {
+                return (Ended::NotDue("nobody else works as the primary".to_owned()), None);
+            };
+            let gate = gate(&self.context, &self.shard, problem);
+            return self.after_promotion(self.context.hands.take_over_if(&self.shard, working, declared, gate).await).await;
+        }
         let live = self.context.live();
         let wish = Planned {
-            avoid_primary: to.is_none().then(|| view.primary().cloned()).flatten(),
-            new_primary: to,
+            avoid_primary: view.primary().cloned(),
+            new_primary: None,
             expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
             wait_replicas_timeout: live.wait_replicas_timeout,
             tolerable_lag: live.tolerable_lag,
             allow_cross_cell: !live.prevent_cross_cell,
             mode: Mode::Graceful,
         };
-        let outcome = self.context.hands.planned_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
+        let (hands, gate) = (&self.context.hands, gate(&self.context, &self.shard, problem));
+        let outcome = match &wish.new_primary {
+            // Declared already, while another tablet works.
+            Some(to) if view.primary() == Some(to) => hands.take_over_if(&self.shard, to, gate).await,
+            _ => hands.planned_if(&self.shard, wish, gate).await,
+        };
         let may_go_on = then_emergency && live.allow_emergency;
         match &outcome.result {
             Err(error) if may_go_on && !matches!(error, ReparentError::NotDue { .. }) => {
@@ -335,6 +346,14 @@ impl Supervisor {
             tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
         }
     }
+}
+
+/// The one tablet that takes writes in the place of the declared primary.
+fn works_instead<'a>(view: &'a ShardView, declared: &TabletAlias) -> Option<&'a TabletAlias> {
+    let works =
+        |tablet: &TabletView| tablet.status.as_ref().is_some_and(|seen| !seen.what.read_only && seen.what.replication.is_none());
+    let mut working = view.tablets.iter().filter(|(alias, tablet)| *alias != declared && works(tablet)).map(|(alias, _)| alias);
+    working.next().filter(|_| working.next().is_none())
 }
 
 /// Whether nobody listens on the primary's port, seen at least twice (safety rules, section 2).

@@ -66,3 +66,19 @@ fn every_story_ends_as_it_is_told() {
         assert_eq!(old.len(), new.len(), "stories/{file}.txt");
     }
 }
+
+/// A bounced IO thread harms a living primary: one that is full, greets, or answers us by any other way is not asked like that.
+#[test]
+fn replicas_are_bounced_only_for_a_primary_that_is_silent() {
+    let may = |primary: &str| {
+        let story = format!("any\nz1-100 PRIMARY {primary}\nz1-101 age=0.1\nz1-102 age=0.1\n");
+        let story = Story::parse("bounce", &story);
+        super::may_bounce(&story.view, &story.rules)
+    };
+    assert!(may("down=silent@1.0") && may("mysql=refused@1.0 direct=closed@1.0"));
+    for lives in ["", "down=silent@0.4 good=0.9", "mysql=toomany@5", "mysql=answered@5", "down=silent@5 direct=ok", "shutdown"] {
+        assert!(!may(lives), "{lives:?}");
+    }
+    assert!(!may("down=silent@5\nheard z1-101 greeted@0.3"));
+    assert!(!may("down=silent@5\nnot looked"));
+}
