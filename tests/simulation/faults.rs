@@ -42,7 +42,9 @@ faults! {
     ReplicaLagging,
     ReplicaErrant,
     ReplicaSqlStopped,
+    /// The first elector and the primary's host do not reach each other.
     ElectorPrimaryCut,
+    /// The first elector and the replicas' hosts do not reach each other.
     ElectorReplicasCut,
     ReplicaPrimaryCut,
     EtcdDown,
@@ -93,10 +95,10 @@ impl Fault {
                 });
             }
             Self::ReplicaSqlStopped => world.lock().hosts[replica].mysqld.sql = false,
-            Self::ElectorPrimaryCut => cut(world, electors(world), vec![Node::Host(primary)], WHILE),
+            Self::ElectorPrimaryCut => cut(world, vec![Node::Elector(0)], vec![Node::Host(primary)], WHILE),
             Self::ElectorReplicasCut => {
                 let replicas = (0..world.shape.tablets).filter(|host| *host != primary).map(Node::Host).collect();
-                cut(world, electors(world), replicas, WHILE);
+                cut(world, vec![Node::Elector(0)], replicas, WHILE);
             }
             Self::ReplicaPrimaryCut => cut(world, vec![Node::Host(replica)], vec![Node::Host(primary)], WHILE),
             Self::EtcdDown => {
@@ -140,10 +142,6 @@ impl World {
         let others: Vec<usize> = (0..self.shape.tablets).filter(|host| *host != primary).collect();
         others[self.random(|rng| rng.random_range(0..others.len()))]
     }
-}
-
-fn electors(world: &World) -> Vec<Node> {
-    (0..world.shape.electors).map(Node::Elector).collect()
 }
 
 fn later(world: &Arc<World>, after: Duration, mend: impl FnOnce(&Arc<World>) + Send + 'static) {
