@@ -130,7 +130,9 @@ impl Primary<'_> {
             }
             (true, false) => Some(report(Code::ReplicaSemiSyncMustBeSet, alias, "it is to acknowledge, and does not")),
             // Switched on after its IO thread had connected: that takes effect with the next connection.
-            (true, true) if !status.semi_sync_replica_active && self.facts.link(tablet) == Link::Up && self.facts.can_be_followed() => {
+            (true, true)
+                if !status.semi_sync_replica_active && self.facts.link(tablet) == Link::Up && self.facts.can_be_followed() =>
+            {
                 fix(Code::ReplicaSemiSyncMustBeSet, "it is to acknowledge, and its connection does not do so yet")
             }
             (false, true) => {

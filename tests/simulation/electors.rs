@@ -58,7 +58,13 @@ impl Ask for Wire {
         tablet: &TabletAlias,
         limit: Duration,
     ) -> Result<Observation, String> {
-        let found = self.world.electors().iter().rev().find(|(node, _)| address(**node) == elector.address).map(|(node, them)| (*node, them.observer.clone()));
+        let found = self
+            .world
+            .electors()
+            .iter()
+            .rev()
+            .find(|(node, _)| address(**node) == elector.address)
+            .map(|(node, them)| (*node, them.observer.clone()));
         let (there, observer) = found.ok_or("no such elector")?;
         let round = async {
             self.world.gets_on(self.node).await;

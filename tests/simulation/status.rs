@@ -108,7 +108,9 @@ pub fn full(state: &State, host: usize) -> FullStatus {
 pub fn silence(state: &State, host: usize) -> Option<String> {
     let them = &state.hosts[host];
     match (them.manager.flavour, them.mysqld.process) {
-        (Flavour::Agent, Process::Dead) => Some("mysqld does not answer: connection refused (errno 2002) (sqlstate HY000)".to_owned()),
+        (Flavour::Agent, Process::Dead) => {
+            Some("mysqld does not answer: connection refused (errno 2002) (sqlstate HY000)".to_owned())
+        }
         (Flavour::Agent, Process::Frozen) if them.mysqld.frozen_at.elapsed() >= PULSE => {
             Some(format!("{MYSQLD_SILENT}: no answer for 300ms (errno 2013) (sqlstate HY000)"))
         }

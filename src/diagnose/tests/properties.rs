@@ -57,7 +57,8 @@ fn set() -> impl Strategy<Value = Option<Arc<GtidSet>>> {
 
 /// Changes to a healthy status: a source, thread states, errors, writability, sets, semi-sync.
 fn status(usual: TabletStatus) -> impl Strategy<Value = TabletStatus> {
-    const ERRORS: [&str; 4] = ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
+    const ERRORS: [&str; 4] =
+        ["", "", "error connecting to source: Can't connect (111)", "Got fatal error 1236: purged required binary logs"];
     const SQL_ERRORS: [&str; 3] = ["", "Error_code: 1062;", "Disk full (errno: 28)"];
     let io = select(&[IoState::Running, IoState::Running, IoState::Connecting, IoState::Stopped][..]);
     let source = select(&[None, Some("10.0.0.1"), Some("10.0.0.1"), Some("10.0.0.2"), Some("10.9.9.9")][..]);
