@@ -28,6 +28,9 @@ tools: ## mysqld and etcd below target/, where PATH has none
 build: ## the release binary
 	cargo build --release
 
+sim: ## the simulation; SEED=n PAIR=FIRST,SECOND TESTS=module:: play one run again, SEEDS=n plays n seeds
+	cargo test --test simulation -- $(TESTS)
+
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vtelector::{
     diagnose::Rules,
-    ledger::{Clock, FlapRules},
+    ledger::Clock,
     metrics::Metrics,
     mysql::conn::MysqlAddress,
     peers::{Ask, Listen, Observation, Observer, PeerSettings},
@@ -102,7 +102,7 @@ pub fn start(world: &Arc<World>, node: Node) {
     let observer = Arc::new(Observer::listening_by(&hands.topo, remote, wire.clone()));
     let live = Live {
         rules: Rules::default(),
-        flap: FlapRules { floor: Duration::ZERO, burst: None, cap_per_hour: 0 },
+        flap: world.shape.flap,
         allow_recovery: true,
         allow_emergency: true,
         prevent_cross_cell: false,
