@@ -194,7 +194,7 @@ impl Stage {
         let from = self.primary.clone();
         self.writes(AROUND).await?;
         let called = Instant::now();
-        self.say(&format!("{}", fault.name()));
+        self.say(fault.name());
         self.cluster.strike(&from, fault)?;
         let what = format!("another primary than {from}");
         let to = eventually(&what, FAILOVER_LIMIT, async || match self.cluster.declared_primary().await? {

@@ -99,6 +99,7 @@ fn failure(error: MysqlError) -> DirectFailure {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::mysql::conn::Secret;
@@ -121,14 +122,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(class(port, 100).await, FailureClass::Silent, "it accepts and says nothing");
-        let closing = tokio::spawn(async move {
+        let mut closing = JoinSet::new();
+        closing.spawn(async move {
             loop {
                 drop(listener.accept().await);
             }
         });
         assert_eq!(class(port, 2000).await, FailureClass::Closed);
-        closing.abort();
-        assert!(closing.await.unwrap_err().is_cancelled());
+        closing.shutdown().await;
         assert_eq!(class(port, 2000).await, FailureClass::Refused);
         assert_eq!(class(0, 2000).await, FailureClass::Answered, "a record without a port proves nothing");
     }
@@ -141,7 +142,8 @@ mod tests {
         {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let refusing = tokio::spawn(async move {
+            let mut refusing = JoinSet::new();
+            refusing.spawn(async move {
                 for _ in 0..attempts {
                     let (mut stream, _) = listener.accept().await.unwrap();
                     let mut packet = vec![0xff];
@@ -153,7 +155,7 @@ mod tests {
                 }
             });
             assert_eq!(class(port, 2000).await, expected);
-            refusing.await.unwrap();
+            refusing.join_next().await.unwrap().unwrap();
         }
     }
 }

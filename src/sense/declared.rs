@@ -176,7 +176,8 @@ fn differing<K: Ord, V>(older: &BTreeMap<K, Arc<V>>, newer: &BTreeMap<K, Arc<V>>
                     found(a.0, a.1);
                     found(b.0, b.1);
                 }
-                (older.next(), newer.next());
+                older.next();
+                newer.next();
             }
             (Some(a), b) if b.is_none_or(|b| a.0 < b.0) => {
                 found(a.0, a.1);

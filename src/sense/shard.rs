@@ -63,6 +63,9 @@ pub(super) struct Question {
     pub with_waits: bool,
 }
 
+/// A tablet and its record.
+type Named = (TabletAlias, Arc<Tablet>);
+
 impl Shard {
     pub fn new(id: ShardId, metrics: Arc<Metrics>, declared: DeclaredShard, gaps: Arc<Gaps>, listed: bool) -> Self {
         let state = State {
@@ -239,8 +242,8 @@ impl Shard {
         self.lock().seen.position()
     }
 
-    /// Those that may be asked on behalf of another: their tablet managers answer.
-    pub fn reachable_but(&self, of: &TabletAlias) -> (Option<Arc<Tablet>>, Vec<(TabletAlias, Arc<Tablet>)>) {
+    /// A tablet's own record, and those that may be asked on its behalf: their tablet managers answer.
+    pub fn reachable_but(&self, of: &TabletAlias) -> (Option<Arc<Tablet>>, Vec<Named>) {
         let state = self.lock();
         let reachable = |tablet: &Observed| tablet.manager.last_good().is_some() && tablet.manager.failing_since().is_none();
         let others = state.tablets.iter().filter(|(alias, tablet)| *alias != of && reachable(tablet));

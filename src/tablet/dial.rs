@@ -183,21 +183,24 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Whether the peer speaks HTTP/2; else how it failed.
+type Judgement = Result<(), (FailureClass, String)>;
+
 /// A stream that reports whether the peer's first frame is what HTTP/2 demands, and else why not.
 pub(super) struct Listening<S> {
     inner: S,
     heard: Vec<u8>,
-    report: Option<oneshot::Sender<Result<(), (FailureClass, String)>>>,
+    report: Option<oneshot::Sender<Judgement>>,
 }
 
 impl<S> Listening<S> {
-    fn new(inner: S) -> (Self, oneshot::Receiver<Result<(), (FailureClass, String)>>) {
+    fn new(inner: S) -> (Self, oneshot::Receiver<Judgement>) {
         let (report, first_frame) = oneshot::channel();
         (Self { inner, heard: Vec::with_capacity(FRAME_HEADER_BYTES), report: Some(report) }, first_frame)
     }
 
     /// Judges the bytes read: `None` while they are too few.
-    fn judge(&mut self, read: io::Result<&[u8]>) -> Option<Result<(), (FailureClass, String)>> {
+    fn judge(&mut self, read: io::Result<&[u8]>) -> Option<Judgement> {
         match read {
             Err(error) => Some(Err((class_of(&error), error.to_string()))),
             Ok([]) => Some(Err((FailureClass::Closed, "it has closed the connection".to_owned()))),

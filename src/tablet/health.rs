@@ -30,7 +30,7 @@ pub(super) struct Reading {
 
 /// How a stream goes on.
 enum Next {
-    Message(Result<StreamHealthResponse, TabletError>),
+    Message(Box<Result<StreamHealthResponse, TabletError>>),
     End,
 }
 
@@ -40,8 +40,10 @@ pub(super) fn messages(reading: Reading) -> HealthStream {
     let stream = stream::unfold(state, |state| async move {
         let (mut reading, mut buffer) = state?;
         match reading.next(&mut buffer).await {
-            Next::Message(Ok(message)) => Some((Ok(message), Some((reading, buffer)))),
-            Next::Message(Err(error)) => Some((Err(error), None)),
+            Next::Message(message) => match *message {
+                Ok(message) => Some((Ok(message), Some((reading, buffer)))),
+                Err(error) => Some((Err(error), None)),
+            },
             Next::End => Some((Err(reading.ended(FailureClass::Closed, "the tablet has ended the stream".to_owned())), None)),
         }
     });
@@ -54,17 +56,17 @@ impl Reading {
             match take(buffer) {
                 Ok(Some(bytes)) => {
                     let unreadable = |error: prost::DecodeError| self.ended(FailureClass::Answered, error.to_string());
-                    return Next::Message(StreamHealthResponse::decode(bytes).map_err(unreadable));
+                    return Next::Message(Box::new(StreamHealthResponse::decode(bytes).map_err(unreadable)));
                 }
                 Ok(None) => {}
-                Err(problem) => return Next::Message(Err(self.ended(FailureClass::Answered, problem.to_owned()))),
+                Err(problem) => return Next::Message(Box::new(Err(self.ended(FailureClass::Answered, problem.to_owned())))),
             }
             let frame = match self.body.frame().await {
                 None => return Next::End,
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     let Lost { class, reason } = lost(&error, in_full(&error));
-                    return Next::Message(Err(self.ended(class, reason)));
+                    return Next::Message(Box::new(Err(self.ended(class, reason))));
                 }
             };
             match frame.into_data() {
@@ -73,7 +75,7 @@ impl Reading {
                     let status = frame.trailers_ref().and_then(tonic::Status::from_header_map);
                     let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Next::End };
                     let error = TabletError::answered(self.alias.clone(), METHOD, status.code(), status.message());
-                    return Next::Message(Err(error));
+                    return Next::Message(Box::new(Err(error)));
                 }
             }
         }

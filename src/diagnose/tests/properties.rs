@@ -123,7 +123,7 @@ prop_compose! {
     fn view()(
         tablets in {
             let base = Story::parse("properties", "any\nz1-100 PRIMARY src=z1-101\nz1-101\nz1-102\nz1-103").view;
-            base.tablets.into_iter().map(|(_, base)| tablet(base)).collect::<Vec<_>>()
+            base.tablets.into_values().map(tablet).collect::<Vec<_>>()
         },
         known in 1usize..=4,
         flags in proptest::collection::vec(proptest::bool::weighted(0.1), 4),

@@ -35,7 +35,9 @@ async fn the_declared_tablet_takes_over_and_nothing_is_lost_and_there_is_never_a
             let aliases: Vec<_> = writer.lock().servers.keys().cloned().collect();
             while !writer.tasks.is_closed() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                aliases.iter().for_each(|alias| drop(writer.lock().write(alias)));
+                for alias in &aliases {
+                    let _ = writer.lock().write(alias);
+                }
             }
         });
         let outcome = take_over(&world).await;
