@@ -32,11 +32,11 @@ enum By {
     Elector,
 }
 
-/// `REPAIRS_BY=elector` leaves it to the elector.
+/// The elector, unless `REPAIRS_BY=hands` wants to see each repair by itself.
 fn by() -> By {
     match std::env::var("REPAIRS_BY").as_deref() {
-        Ok("elector") => By::Elector,
-        _ => By::Hands,
+        Ok("hands") => By::Hands,
+        _ => By::Elector,
     }
 }
 
