@@ -1,6 +1,7 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod locks;
 mod peers;
 mod recover;
 mod sense;
@@ -8,6 +9,7 @@ mod sense;
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -43,6 +45,8 @@ pub struct Metrics {
     settings_error: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Shard locks.
+    pub locks: LockMetrics,
     /// Several electors.
     pub peers: PeerMetrics,
     /// Watching tablets.
@@ -131,6 +135,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,

@@ -9,7 +9,6 @@ use super::{
     gate::gate,
     publication::verify_publication,
     supervisor::{Supervisor, Suspicion},
-    traffic::traffic_in_the_way,
 };
 use crate::{
     diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose, may_bounce},
@@ -17,7 +16,7 @@ use crate::{
     metrics::Phase,
     peers::Claim,
     reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step, Verdict},
-    shard::{FailureClass, ShardView, TabletView},
+    shard::{FailureClass, ShardView},
     topo::TabletAlias,
 };
 
@@ -33,8 +32,6 @@ const VERDICT_LIMIT: Duration = Duration::from_millis(100);
 const REFUSED_FOR: Duration = Duration::from_millis(200);
 /// After a promotion, how long the shard record may take to name the new primary before that is reported.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to find out whether a workflow switches traffic.
-const TRAFFIC_LIMIT: Duration = Duration::from_secs(2);
 
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,15 +208,9 @@ impl Supervisor {
         to: Option<TabletAlias>,
         then_emergency: bool,
     ) -> (Ended, Option<Outcome>) {
-        if let Some(what) = self.traffic(view, then_emergency).await {
-            return (Ended::Failed(format!("a planned move waits for {what}")), None);
-        }
         if let Some(declared) = &to {
-            let Some(working) = works_instead(view, declared) else {
-                return (Ended::NotDue("nobody else works as the primary".to_owned()), None);
-            };
             let gate = gate(&self.context, &self.shard, problem);
-            return self.after_promotion(self.context.hands.take_over_if(&self.shard, working, declared, gate).await).await;
+            return self.after_promotion(self.context.hands.take_over_if(&self.shard, declared, gate).await).await;
         }
         let live = self.context.live();
         let wish = Planned {
@@ -231,12 +222,7 @@ impl Supervisor {
             allow_cross_cell: !live.prevent_cross_cell,
             mode: Mode::Graceful,
         };
-        let (hands, gate) = (&self.context.hands, gate(&self.context, &self.shard, problem));
-        let outcome = match &wish.new_primary {
-            // Declared already, while another tablet works.
-            Some(to) if view.primary() == Some(to) => hands.take_over_if(&self.shard, to, gate).await,
-            _ => hands.planned_if(&self.shard, wish, gate).await,
-        };
+        let outcome = self.context.hands.planned_if(&self.shard, wish, gate(&self.context, &self.shard, problem)).await;
         let may_go_on = then_emergency && live.allow_emergency;
         match &outcome.result {
             Err(error) if may_go_on && !matches!(error, ReparentError::NotDue { .. }) => {
@@ -291,18 +277,6 @@ impl Supervisor {
         }
     }
 
-    /// Which workflow a planned move has to wait for; `None` = there is none. A primary that should be left at any price does not have
-    /// to say so.
-    async fn traffic(&self, view: &ShardView, leaves_anyway: bool) -> Option<String> {
-        let primary = view.primary().and_then(|alias| view.tablets.get(alias))?;
-        let (topo, tablets) = (&self.context.hands.topo, &self.context.hands.tablets);
-        match traffic_in_the_way(topo, tablets, &self.shard, &primary.record, TRAFFIC_LIMIT).await {
-            Ok(found) => found,
-            Err(_) if leaves_anyway => None,
-            Err(error) => Some(error.to_string()),
-        }
-    }
-
     fn measure(&self, suspicion: Suspicion, decided: Instant, outcome: &Outcome) {
         let metrics = &self.context.metrics.recover;
         let after = |at: Instant| at.saturating_duration_since(suspicion.last_good);
@@ -346,14 +320,6 @@ impl Supervisor {
             tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
         }
     }
-}
-
-/// The one tablet that takes writes in the place of the declared primary.
-fn works_instead<'a>(view: &'a ShardView, declared: &TabletAlias) -> Option<&'a TabletAlias> {
-    let works =
-        |tablet: &TabletView| tablet.status.as_ref().is_some_and(|seen| !seen.what.read_only && seen.what.replication.is_none());
-    let mut working = view.tablets.iter().filter(|(alias, tablet)| *alias != declared && works(tablet)).map(|(alias, _)| alias);
-    working.next().filter(|_| working.next().is_none())
 }
 
 /// Whether nobody listens on the primary's port, seen at least twice (safety rules, section 2).

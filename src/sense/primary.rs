@@ -113,6 +113,9 @@ impl PrimaryWatch {
         let limit = LIVENESS_LIMIT.min(self.world.settings.remote_operation_timeout);
         let sent = Instant::now();
         let answer = self.world.tablets.primary_status(&record, Call::read(limit)).await;
+        if answer.as_ref().is_err_and(|error| error.lost.is_some_and(|class| self.world.is_noticed_late(sent, limit, class))) {
+            return;
+        }
         self.observe(&record, |tablet, now| match &answer {
             Ok(_) => tablet.lives(sent),
             Err(error) => tablet.failed(sent, now, error),
@@ -231,7 +234,9 @@ impl PrimaryWatch {
                 Err(failed) => failed,
             };
             let was_held = held.take().is_some();
-            self.observe(&record, |tablet, now| tablet.direct_failed(sent, now, failed.class, &failed.words));
+            if !self.world.is_noticed_late(sent, DIRECT_LIMIT, failed.class) {
+                self.observe(&record, |tablet, now| tablet.direct_failed(sent, now, failed.class, &failed.words));
+            }
             // A lost connection says less than the attempt to get a new one, which is made at once.
             if !was_held {
                 backoff = match self.suspicious(Instant::now()) {

@@ -96,6 +96,8 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
+        let locks = metrics.locks.clone();
+        topo.listen_to_locks(Arc::new(move |event| locks.event(event)));
         let observer = Arc::new(Observer::new(&topo, tablets.clone()));
         Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }

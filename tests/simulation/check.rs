@@ -1,6 +1,6 @@
 //! What must hold all the time, and what must hold when everything is over.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use vtelector::{
@@ -135,9 +135,4 @@ pub fn is_errant(state: &State, host: usize, primary: usize) -> bool {
     let (mut own, theirs) = (state.hosts[host].mysqld.executed, state.hosts[primary].mysqld.binlog);
     own.0[primary] = 0;
     !theirs.contains(&own)
-}
-
-/// Servers that accept writes.
-pub fn writable(state: &State) -> BTreeSet<usize> {
-    (0..state.hosts.len()).filter(|host| state.hosts[*host].mysqld.accepts_writes()).collect()
 }

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vtelector::{
     diagnose::Rules,
-    ledger::{Clock, FlapRules},
+    ledger::Clock,
     metrics::Metrics,
     mysql::conn::MysqlAddress,
     peers::{Ask, Listen, Observation, Observer, PeerSettings},
@@ -102,7 +102,7 @@ pub fn start(world: &Arc<World>, node: Node) {
     let observer = Arc::new(Observer::listening_by(&hands.topo, remote, wire.clone()));
     let live = Live {
         rules: Rules::default(),
-        flap: FlapRules { floor: Duration::ZERO, burst: None, cap_per_hour: 0 },
+        flap: world.shape.flap,
         allow_recovery: true,
         allow_emergency: true,
         prevent_cross_cell: false,
@@ -114,6 +114,8 @@ pub fn start(world: &Arc<World>, node: Node) {
     let settings = ElectorSettings {
         sense: SenseSettings {
             status_interval: Duration::from_secs(1),
+            primary_liveness_interval: Duration::from_millis(250),
+            liveness_per_second_max: 4000,
             remote_operation_timeout: Duration::from_secs(15),
             watched: Default::default(),
             durability_extra: BTreeMap::new(),
@@ -127,6 +129,7 @@ pub fn start(world: &Arc<World>, node: Node) {
         },
         ask: wire,
         observer: observer.clone(),
+        direct: None,
         live: watch::Sender::new(Arc::new(live)).subscribe(),
         clock: Clock::new(Arc::new(move || clock.wall())),
     };

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::RngExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use vtelector::pb::topodata::TabletType;
 
@@ -42,9 +42,13 @@ faults! {
     ReplicaLagging,
     ReplicaErrant,
     ReplicaSqlStopped,
+    /// The first elector and the primary's host do not reach each other.
     ElectorPrimaryCut,
+    /// The first elector and the replicas' hosts do not reach each other.
     ElectorReplicasCut,
     ReplicaPrimaryCut,
+    /// A fifth of the first elector's packets is lost, and the others come up to 300 ms late.
+    ElectorLossy,
     EtcdDown,
     EtcdSlow,
     ElectorKilled,
@@ -61,18 +65,18 @@ faults! {
     ClockOff,
 }
 
+/// What a fault brings is waited for that long at least.
+const LEAST: Duration = Duration::from_secs(6);
+
 /// How long the longer faults last.
 const WHILE: Duration = Duration::from_secs(15);
 
 impl Fault {
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|fault| format!("{fault:?}") == name)
-    }
-
     /// Makes it happen now, and sees to its end.
     pub fn strike(self, world: &Arc<World>) {
         let primary = world.primary();
         let replica = world.random_replica(primary);
+        world.lasts(LEAST);
         world.note(format!("FAULT {self:?} (primary {}, replica {})", world.alias(primary), world.alias(replica)));
         match self {
             Self::PrimaryKilled => kill_mysqld(world, primary, WHILE),
@@ -93,12 +97,13 @@ impl Fault {
                 });
             }
             Self::ReplicaSqlStopped => world.lock().hosts[replica].mysqld.sql = false,
-            Self::ElectorPrimaryCut => cut(world, electors(world), vec![Node::Host(primary)], WHILE),
+            Self::ElectorPrimaryCut => cut(world, vec![Node::Elector(0)], vec![Node::Host(primary)], WHILE),
             Self::ElectorReplicasCut => {
                 let replicas = (0..world.shape.tablets).filter(|host| *host != primary).map(Node::Host).collect();
-                cut(world, electors(world), replicas, WHILE);
+                cut(world, vec![Node::Elector(0)], replicas, WHILE);
             }
             Self::ReplicaPrimaryCut => cut(world, vec![Node::Host(replica)], vec![Node::Host(primary)], WHILE),
+            Self::ElectorLossy => disturb(world, WHILE),
             Self::EtcdDown => {
                 world.lock().etcd_up = false;
                 later(world, Duration::from_secs(30), |world| world.lock().etcd_up = true);
@@ -136,18 +141,34 @@ impl World {
         (0..state.hosts.len()).max_by_key(term).unwrap_or(0)
     }
 
+    /// Something is not over before that.
+    pub fn lasts(&self, time: Duration) {
+        let state = &mut *self.lock();
+        state.mended_at = state.mended_at.max(Instant::now() + time);
+    }
+
+    /// Waits until every fault is over.
+    pub async fn mended(&self) {
+        let at = self.lock().mended_at;
+        sleep_until(at + Duration::from_secs(1)).await;
+    }
+
+    /// The host that is primary dies with its mysqld for good.
+    pub fn lose_primary(&self) {
+        let primary = self.primary();
+        self.note(format!("mysqld of {} is killed", self.alias(primary)));
+        self.lock().hosts[primary].mysqld.die();
+    }
+
     fn random_replica(&self, primary: usize) -> usize {
         let others: Vec<usize> = (0..self.shape.tablets).filter(|host| *host != primary).collect();
         others[self.random(|rng| rng.random_range(0..others.len()))]
     }
 }
 
-fn electors(world: &World) -> Vec<Node> {
-    (0..world.shape.electors).map(Node::Elector).collect()
-}
-
 fn later(world: &Arc<World>, after: Duration, mend: impl FnOnce(&Arc<World>) + Send + 'static) {
     let weak = Arc::downgrade(world);
+    world.lasts(after);
     world.goes_on(async move {
         sleep(after).await;
         if let Some(world) = weak.upgrade() {
@@ -255,6 +276,12 @@ fn cut(world: &Arc<World>, from: Vec<Node>, to: Vec<Node>, healed_after: Duratio
     later(world, healed_after, move |world| each(&mut world.lock(), super::net::Net::heal));
 }
 
+/// Loss and jitter between the first elector and everything.
+pub fn disturb(world: &Arc<World>, calm_after: Duration) {
+    world.lock().net.disturb(Node::Elector(0), 0.2, Duration::from_millis(300));
+    later(world, calm_after, |world| world.lock().net.calm(Node::Elector(0)));
+}
+
 fn seat(world: &Arc<World>, node: Node, process: Process, back_after: Duration) {
     let Some(seat) = world.lock().seats.get_mut(&node).map(|seat| std::mem::replace(&mut seat.process, process)) else { return };
     if seat != Process::Running {
@@ -268,6 +295,3 @@ fn seat(world: &Arc<World>, node: Node, process: Process, back_after: Duration) 
         super::electors::back(world, node, process);
     });
 }
-
-/// Long enough for every fault to be over.
-pub const OVER: Duration = Duration::from_secs(31);

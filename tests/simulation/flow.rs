@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
+use rand::{RngExt, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
@@ -83,8 +83,7 @@ fn connect(state: &mut State, host: usize, now: Instant) {
         let them = &state.hosts[source].mysqld;
         (them.process, them.boot, them.offline)
     };
-    let noticed = Duration::from_millis(state.rng.random_range(NOTICED_MS.0..NOTICED_MS.1));
-    let connected = Duration::from_millis(state.rng.random_range(CONNECTED_MS.0..CONNECTED_MS.1));
+    let rng = &mut state.rng;
     let mysqld = &mut state.hosts[host].mysqld;
     let retry = mysqld.connect_retry;
     let failed = |errno| Io::Connecting { trying: None, next: now + retry, errno };
@@ -98,7 +97,7 @@ fn connect(state: &mut State, host: usize, now: Instant) {
                 mysqld.events.clear();
                 Io::Connecting { trying: None, next: now, errno: CR_SERVER_LOST }
             } else {
-                Io::Running { heard, acks, source_boot, lost: gone.then(|| now + noticed) }
+                Io::Running { heard, acks, source_boot, lost: gone.then(|| now + between(rng, NOTICED_MS)) }
             }
         }
         running @ Io::Running { .. } => running,
@@ -107,7 +106,7 @@ fn connect(state: &mut State, host: usize, now: Instant) {
         Io::Connecting { trying: Some(since), next, errno } => match (reaches, process) {
             (true, Process::Dead) => failed(CR_CONN_HOST_ERROR),
             (true, Process::Running) if offline => failed(CR_CONN_HOST_ERROR),
-            (true, Process::Running) if now - since >= connected => {
+            (true, Process::Running) if now - since >= between(rng, CONNECTED_MS) => {
                 mysqld.sent = mysqld.received;
                 mysqld.events.clear();
                 Io::Running { heard: now, acks: mysqld.replica_enabled, source_boot: boot, lost: None }
@@ -116,6 +115,10 @@ fn connect(state: &mut State, host: usize, now: Instant) {
             _ => Io::Connecting { trying: Some(since), next, errno },
         },
     };
+}
+
+fn between(rng: &mut StdRng, ms: (u64, u64)) -> Duration {
+    Duration::from_millis(rng.random_range(ms.0..ms.1))
 }
 
 fn receive(state: &mut State, host: usize, now: Instant) {

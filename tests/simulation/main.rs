@@ -44,6 +44,6 @@ fn seeds(usual: u64) -> Vec<u64> {
 }
 
 /// Whether `PAIR` leaves this pair in.
-fn wanted(first: Fault, second: Fault) -> bool {
+fn wanted(first: Fault, second: impl std::fmt::Debug) -> bool {
     std::env::var("PAIR").map_or(true, |pair| pair == format!("{first:?},{second:?}"))
 }

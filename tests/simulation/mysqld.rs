@@ -88,6 +88,8 @@ pub struct Mysqld {
     /// Transactions that it applies in a tick, of each server; `None` = as many as there are.
     pub apply_per_tick: Option<u64>,
     pub net_timeout: Duration,
+    /// Heartbeat period of its source's channel: half of the timeout when it was set up.
+    pub heartbeat: Duration,
     pub connect_retry: Duration,
     pub disk_full: bool,
     /// What the source has sent so far over the present connection.
@@ -126,6 +128,7 @@ impl Mysqld {
             sql_error: None,
             apply_per_tick: None,
             net_timeout: Duration::from_secs(8),
+            heartbeat: Duration::from_secs(4),
             connect_retry,
             disk_full: false,
             sent: Pos::default(),
@@ -227,6 +230,7 @@ impl Mysqld {
     pub fn change_source(&mut self, source: Option<usize>) {
         self.stop_io();
         self.source = source;
+        self.heartbeat = self.net_timeout / 2;
         self.received = self.executed;
         self.sql_error = None;
     }

@@ -25,6 +25,7 @@ impl Fault {
                 | Self::ReplicaLagging
                 | Self::ReplicaErrant
                 | Self::ReplicaSqlStopped
+                | Self::ElectorLossy
                 | Self::EtcdSlow
                 | Self::EtcdDown
                 | Self::ElectorKilled
@@ -59,7 +60,7 @@ fn with_every_other(first: Fault) {
                 continue;
             }
             let shape = Shape::of((seed * 100 + first as u64) * 100 + *second as u64);
-            let reproduce = format!("make sim SEED={seed} PAIR={first:?},{second:?}");
+            let reproduce = format!("make sim SEED={seed} PAIR={first:?},{second:?} TESTS=pairs::");
             failures.extend(play(shape, &reproduce, |world| pair(world, first, *second)).err());
         }
     }
@@ -89,6 +90,7 @@ first! {
     elector_primary_cut: ElectorPrimaryCut,
     elector_replicas_cut: ElectorReplicasCut,
     replica_primary_cut: ReplicaPrimaryCut,
+    elector_lossy: ElectorLossy,
     etcd_down: EtcdDown,
     etcd_slow: EtcdSlow,
     elector_killed: ElectorKilled,

@@ -11,8 +11,6 @@ use vtelector::{
     reparent::{Emergency, Hands, Mode, Outcome, Planned, ReparentSettings},
 };
 
-use vtelector::tablet::{Call, TabletManager};
-
 use super::{net::Node, remote::Remote, world::World};
 
 pub fn hands(world: &Arc<World>, node: Node) -> Hands {
@@ -73,6 +71,7 @@ pub fn plan(world: &Arc<World>) {
 
 /// Deletes a tablet's record; a tablet writes it again soon after, as it does when it is restarted.
 pub fn delete_record(world: &Arc<World>, host: usize) {
+    world.lasts(Duration::from_secs(11));
     let topo = world.topo(Node::Person);
     let (weak, record, alias) = (Arc::downgrade(world), world.record(host), world.alias(host));
     world.goes_on(async move {
@@ -113,17 +112,4 @@ pub fn stale_record(world: &Arc<World>, host: usize) {
             sleep(Duration::from_secs(1)).await;
         }
     });
-}
-
-/// StartReplication on every replica.
-pub async fn start_all(world: &Arc<World>) {
-    let primary = world.primary();
-    for host in (0..world.shape.tablets).filter(|host| *host != primary) {
-        let acks = world.may_ack(primary, host);
-        let remote = Remote { world: world.clone(), node: Node::Person };
-        let started = remote.start_replication(&world.record(host), acks, Call::read(Duration::from_secs(5))).await;
-        if let Err(error) = started {
-            world.note(format!("a person starts replication: {error}"));
-        }
-    }
 }

@@ -24,7 +24,7 @@ use super::{
     gtid::Pos,
     guard::become_replica,
     manager::{Answer, Flavour, Handler, failed},
-    mysqld::{Io, Mysqld, Process},
+    mysqld::{Mysqld, Process},
     net::Node,
     statements, status,
     world::World,
@@ -497,8 +497,4 @@ fn start(mysqld: &mut Mysqld, semi_sync: bool) {
 /// What the wire does to a running stream is seen that often.
 pub async fn pause() {
     sleep(Duration::from_millis(20)).await;
-}
-
-pub fn is_connecting(mysqld: &Mysqld) -> bool {
-    matches!(mysqld.io, Io::Connecting { .. })
 }

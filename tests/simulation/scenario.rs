@@ -4,6 +4,7 @@ use std::{cell::RefCell, future::Future, panic, sync::Arc, sync::Once, time::Dur
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
+use vtelector::ledger::FlapRules;
 
 use super::{
     check,
@@ -11,6 +12,9 @@ use super::{
     manager::Flavour,
     world::{Shape, World},
 };
+
+/// Faults follow each other faster here than anti-flapping lets anybody act.
+const NO_RULES: FlapRules = FlapRules { floor: Duration::ZERO, burst: None, cap_per_hour: 0 };
 
 thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -34,13 +38,14 @@ impl Shape {
             flavour: if rng.random_bool(0.5) { Flavour::Agent } else { Flavour::Vttablet },
             electors: rng.random_range(1..4),
             net_timeout: Duration::from_secs(if rng.random_bool(0.5) { 8 } else { 60 }),
+            flap: NO_RULES,
         }
     }
 
     /// Three tablets in three cells under semi_sync, one elector.
     pub fn plain(flavour: Flavour) -> Self {
         let net_timeout = Duration::from_secs(60);
-        Self { seed: 1, tablets: 3, cells: 3, policy: "semi_sync", flavour, electors: 1, net_timeout }
+        Self { seed: 1, tablets: 3, cells: 3, policy: "semi_sync", flavour, electors: 1, net_timeout, flap: NO_RULES }
     }
 }
 

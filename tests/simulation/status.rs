@@ -76,7 +76,7 @@ pub fn full(state: &State, host: usize) -> FullStatus {
         server_id: host as u32 + 1,
         server_uuid: uuid(host),
         replication_configuration: replication_status.as_ref().map(|_| Configuration {
-            heartbeat_interval: mysqld.net_timeout.as_secs_f64() / 2.0,
+            heartbeat_interval: mysqld.heartbeat.as_secs_f64(),
             replica_net_timeout: mysqld.net_timeout.as_secs() as i32,
         }),
         replication_status,

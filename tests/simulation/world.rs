@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use vtelector::{
     durability::{Member, policy},
+    ledger::FlapRules,
     pb::{
         topodata::{self, TabletType},
         vttime,
@@ -30,7 +31,7 @@ use super::{
 };
 
 /// The world goes on in steps of this length.
-pub const TICK: Duration = Duration::from_millis(2);
+pub const TICK: Duration = Duration::from_millis(4);
 /// MySQL's port everywhere.
 pub const MYSQL_PORT: i32 = 3306;
 
@@ -44,6 +45,8 @@ pub struct Shape {
     pub flavour: Flavour,
     pub electors: usize,
     pub net_timeout: Duration,
+    /// The anti-flapping rules that the electors hold to.
+    pub flap: FlapRules,
 }
 
 pub struct Host {
@@ -96,6 +99,8 @@ pub struct State {
     pub promotions: Vec<(Instant, usize)>,
     pub violations: BTreeSet<Violation>,
     pub writing: bool,
+    /// When the last fault will have been mended.
+    pub mended_at: Instant,
     /// Acknowledgements that the invariants have looked at.
     pub acks_seen: usize,
     /// Who acknowledged writes, each with its first one, in order.
@@ -143,6 +148,7 @@ impl World {
             promotions: Vec::new(),
             violations: BTreeSet::new(),
             writing: true,
+            mended_at: now,
             acks_seen: 0,
             writers: Vec::new(),
         };
