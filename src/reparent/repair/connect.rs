@@ -7,6 +7,7 @@ use super::{
     outcome::{Fixed, Stop, during},
     scene::Scene,
     server::Server,
+    writable::is_no_working_primary,
 };
 use crate::{
     mysql::conn::quote,
@@ -33,7 +34,7 @@ impl Run {
         self.source_takes_no_writes(scene, (primary, alias), &server).await?;
         if !server.is_closed() {
             let others = self.others(&scene.declared, alias).await;
-            self.is_no_working_primary(scene, (alias, &record), (primary, &others))?;
+            is_no_working_primary((alias, &record), (primary, &others))?;
             self.close_server(alias, &record, &server).await?;
             server = self.server(&record, alias).await?;
         }

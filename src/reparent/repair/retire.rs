@@ -7,6 +7,7 @@ use super::{
     outcome::{Fixed, Stop},
     scene::Scene,
     server::Server,
+    writable::is_no_working_primary,
 };
 use crate::{
     pb::topodata::{Tablet, TabletType},
@@ -44,7 +45,7 @@ impl Run {
             }
             Err(stop) => return Err(stop),
         };
-        self.is_no_working_primary(scene, (alias, &record), (primary, &others))?;
+        is_no_working_primary((alias, &record), (primary, &others))?;
         self.demote_by_force(alias, &record, &server).await?;
         self.turn_into_replica(scene, alias, &record).await?;
         let server = self.server(&record, alias).await?;
@@ -177,7 +178,7 @@ impl Run {
         }
         let (primary, _) = scene.primary_beside(alias)?;
         let others = self.others(&scene.declared, alias).await;
-        self.is_no_working_primary(scene, (alias, record), (primary, &others))?;
+        is_no_working_primary((alias, record), (primary, &others))?;
         if !server.is_closed() {
             self.close_server(alias, record, server).await?;
         }

@@ -92,28 +92,9 @@ impl Run {
             return Ok(Fixed::Already(format!("{alias} is super_read_only")));
         }
         let others = self.others(&scene.declared, alias).await;
-        self.is_no_working_primary(scene, (alias, &record), (primary, &others))?;
+        is_no_working_primary((alias, &record), (primary, &others))?;
         self.close_server(alias, &record, &server).await?;
         Ok(Fixed::Done(format!("{alias} is super_read_only")))
-    }
-
-    /// Refuses to take the writes away from a server that the others follow while the declared primary takes none: that is a wrong primary,
-    /// which is moved and not stopped.
-    pub(super) fn is_no_working_primary(
-        &self,
-        _scene: &Scene,
-        (alias, record): (&TabletAlias, &Tablet),
-        (primary, others): (&TabletAlias, &BTreeMap<TabletAlias, Server>),
-    ) -> Result<(), Stop> {
-        let works = others.get(primary).is_some_and(Server::is_writable);
-        let followed = others.iter().find(|(_, other)| other.has_source(record) && other.io_runs());
-        match followed {
-            Some((follower, _)) if !works => {
-                let reason = format!("takes writes, {follower} follows it");
-                Err(Refusal::WrongPrimary { primary: primary.clone(), writer: alias.clone(), reason }.into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Makes a server super_read_only and sees that it is. Where commits hang its clients are thrown out first: none of them is to be told
@@ -144,6 +125,23 @@ impl Run {
         }
         self.say(format!("{alias} is super_read_only"));
         Ok(())
+    }
+}
+
+/// Refuses to take the writes away from a server that the others follow while the declared primary takes none: that is a wrong primary,
+/// which is moved and not stopped.
+pub(super) fn is_no_working_primary(
+    (alias, record): (&TabletAlias, &Tablet),
+    (primary, others): (&TabletAlias, &BTreeMap<TabletAlias, Server>),
+) -> Result<(), Stop> {
+    let works = others.get(primary).is_some_and(Server::is_writable);
+    let followed = others.iter().find(|(_, other)| other.has_source(record) && other.io_runs());
+    match followed {
+        Some((follower, _)) if !works => {
+            let reason = format!("is followed by {follower}, and {primary} takes no writes");
+            Err(Refusal::WrongPrimary { primary: primary.clone(), writer: alias.clone(), reason }.into())
+        }
+        _ => Ok(()),
     }
 }
 
