@@ -310,7 +310,9 @@ impl Run {
         let status =
             self.hands.tablets.full_status(&tablet, Call::read(STATEMENT_LIMIT)).await.map_err(|error| error.to_string())?;
         self.set_back(&tablet, net_timeout(&status.version), timeout_s).await?;
-        let Some(source) = status.replication_status.map(|status| (status.source_host, status.source_port)) else { return Ok(()) };
+        let Some(source) = status.replication_status.map(|status| (status.source_host, status.source_port)) else {
+            return Ok(());
+        };
         // A thread that runs may have been started with the short timeout. Towards another one than the primary none is started.
         if !is_finished || source != self.declared_source().await.map_err(|error| error.to_string())? {
             return Ok(());
