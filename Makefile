@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-rest measure-fleet
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -49,6 +49,12 @@ measure-planned: tools ## 100 planned reparents under writes: write gap and call
 
 measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 times each: call, write gap, lost, errant
 	$(WITH_TOOLS) cargo test --release --test emergency -- --ignored --nocapture measure_emergency
+
+measure-failover: tools ## primaries killed, frozen, silent and full, TIMES=30 times each, and nobody calls: write gap, lost (needs root)
+	$(WITH_TOOLS) cargo test --release --test failover --test silent -- --ignored --nocapture --test-threads 1 measure_failover
+
+measure-calm: tools ## ten minutes in which the elector loses every fifth packet: no failover (needs root)
+	$(WITH_TOOLS) cargo test --release --test silent -- --ignored --nocapture measure_calm
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest

@@ -1,6 +1,7 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod locks;
 mod peers;
 mod recover;
 mod sense;
@@ -8,6 +9,7 @@ mod sense;
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -40,8 +42,11 @@ pub struct Metrics {
     grpc_requests: IntCounterVec,
     grpc_request_seconds: HistogramVec,
     grpc_in_flight: IntGauge,
+    settings_error: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// Shard locks.
+    pub locks: LockMetrics,
     /// Several electors.
     pub peers: PeerMetrics,
     /// Watching tablets.
@@ -123,8 +128,14 @@ impl Metrics {
                 "Duration of gRPC requests, by method",
                 &["method"],
             )?,
+            settings_error: gauge(
+                &registry,
+                "vtelector_settings_file_error",
+                "1 while the settings' file cannot be taken and the old settings stay in force",
+            )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
@@ -136,6 +147,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics.registry.register(Box::new(build))?;
         Ok(metrics)
+    }
+
+    /// Whether the settings' file cannot be taken.
+    pub fn settings_error(&self, is: bool) {
+        self.settings_error.set(i64::from(is));
     }
 
     /// Counts one reparent of a shard that exists; `failed` is the reason of a failure, from a bounded set.

@@ -23,9 +23,18 @@ fn hosts(replica_net_timeout_s: u32) -> Shape {
 async fn begin(shape: Shape) -> Story {
     let mut story = Story::begin(shape).await;
     // What a host says that was cut off from etcd and from everybody else.
-    for text in
-        ["cannot be written", "cannot be read", "topolog", "shard lock", "etcd", "no answer", "not in time", "offline_mode"]
-    {
+    for text in [
+        "cannot be written",
+        "cannot be read",
+        "topolog",
+        "shard lock",
+        "etcd",
+        "no answer",
+        "not in time",
+        "offline_mode",
+        "do not agree that this primary is lost",
+        "comes back after every attempt",
+    ] {
         story.test.announce(text);
     }
     story

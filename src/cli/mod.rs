@@ -10,7 +10,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, ServeArgs};
+use crate::config::{self, ConfigError, Layers, ServeArgs};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -91,7 +91,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
     let mut args = args.into_iter();
     let mut line: Vec<OsString> = args.by_ref().take(1).collect();
     let leading = leading_flags(&mut args, &mut line);
-    let mut ignored = Vec::new();
+    let (mut ignored, mut layers) = (Vec::new(), None);
     if let Some(mut subcommand) = line.get(1).and_then(|name| command.find_subcommand(name)) {
         let mut args = args.peekable();
         // Of a group of commands, such as maintenance, the next word is the command.
@@ -101,13 +101,25 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
         }
         let accept_foreign = subcommand.get_name() == "serve";
         let normalized = config::normalize(subcommand, leading.into_iter().chain(args), accept_foreign).map_err(Usage::Config)?;
-        line.extend(normalized.args);
         ignored = normalized.ignored;
+        if accept_foreign {
+            let places = Layers::new(normalized.args, |key| std::env::var(key).ok()).map_err(Usage::Config)?;
+            let merged = places.merged(places.read().map_err(Usage::Config)?.as_deref()).map_err(Usage::Config)?;
+            line.extend(merged.args);
+            ignored.extend(merged.ignored);
+            layers = Some(places);
+        } else {
+            line.extend(normalized.args);
+        }
     } else {
         line.extend(leading.into_iter().chain(args));
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
-    Ok((Cli::from_arg_matches(&matches).map_err(Usage::Clap)?, ignored))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(Usage::Clap)?;
+    if let Command::Serve(args) = &mut cli.command {
+        args.layers = layers;
+    }
+    Ok((cli, ignored))
 }
 
 /// vtctldclient's users write `--server HOST:PORT` before the command: such flags are taken out, up to the command, which goes to `line`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, PeerArgs};
+use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -147,6 +147,13 @@ pub struct ServeArgs {
     /// After SIGTERM, how long running reparents may take to end
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Process")]
     pub shutdown_wait_time: GoDuration,
+    /// File with settings: TOML, or JSON where its name ends in .json; keys are the names of flags. A flag wins over the environment
+    /// (VTELECTOR_LOCK_TIMEOUT and so on), that over the file. What may change without a restart is read again when the file changes
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub config_file: Option<PathBuf>,
+    /// Where these settings come from.
+    #[arg(skip)]
+    pub layers: Option<Layers>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json, help_heading = "Process")]
     pub log_format: LogFormat,

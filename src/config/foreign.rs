@@ -62,7 +62,6 @@ const FLAGS: &[Foreign] = &[
     value("backup-storage-implementation"),
     value("backup-storage-number-blocks"),
     switch("catch-sigpipe"),
-    value("config-file"),
     value("config-file-not-found-handling"),
     value("config-name"),
     value("config-path"),

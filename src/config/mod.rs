@@ -6,6 +6,7 @@ mod elector;
 mod flags;
 mod flap;
 mod foreign;
+mod layers;
 mod mysql;
 mod peers;
 
@@ -21,6 +22,7 @@ pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use flap::FlapArgs;
+pub use layers::{LIVE, Layers};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 pub use peers::PeerArgs;
 
@@ -146,6 +148,8 @@ pub struct Settings {
     pub watched: Watched,
     /// After SIGTERM, how long running reparents may take to end.
     pub shutdown_wait: Duration,
+    /// Where these settings come from, to be read again; `None` where only a command line was read.
+    pub layers: Option<Layers>,
     /// What a person should know about these settings: they work, but perhaps not as meant.
     pub warnings: Vec<String>,
 }
@@ -196,6 +200,7 @@ impl TryFrom<&ServeArgs> for Settings {
             durability_extra: durability_extra(&args.durability_extra)?,
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
+            layers: args.layers.clone(),
             warnings: warnings(&topo, lock_timeout),
             topo,
         })

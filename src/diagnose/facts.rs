@@ -71,12 +71,13 @@ impl<'a> Facts<'a> {
         self.primary.map(|(_, tablet)| tablet.declared_type())
     }
 
-    /// Whether the declared primary works well enough to have others pointed at it: it answers, and nobody works in its place.
+    /// Whether the declared primary works well enough to have others pointed at it: it answers, nobody works in its place, and while it is
+    /// read-only it follows nobody itself.
     pub fn can_be_followed(&self) -> bool {
-        let works = self
-            .primary_status()
-            .is_some_and(|(_, tablet, status)| answers(tablet) && tablet.manager.failing.is_none() && !status.disk_stalled);
-        works && self.declared_type() == Some(TabletType::Primary) && self.acting_instead().is_none()
+        let Some((_, tablet, status)) = self.primary_status() else { return false };
+        let answers = answers(tablet) && tablet.manager.failing.is_none() && !status.disk_stalled;
+        let follows = status.read_only && status.replication.is_some();
+        answers && !follows && self.declared_type() == Some(TabletType::Primary) && self.acting_instead().is_none()
     }
 
     /// Tablets that are writable and replicated from, beside the declared primary.

@@ -43,6 +43,13 @@ pub fn diagnose(view: &ShardView, rules: &Rules) -> Vec<Problem> {
     problems
 }
 
+/// Whether the replicas of a silent primary may be made to testify by an action: their IO threads stopped and started. A primary that is
+/// merely full, or answers with errors, would lose by it what still works.
+pub fn may_bounce(view: &ShardView, rules: &Rules) -> bool {
+    let facts = Facts::of(view, rules);
+    view.looked && testimony::Silence::of(&facts).is_some_and(|silence| silence.allows_action(&facts))
+}
+
 fn order(problem: &Problem) -> (Priority, Code, &Option<crate::topo::TabletAlias>) {
     (problem.code.priority(), problem.code, &problem.tablet)
 }

@@ -123,13 +123,20 @@ impl Replica<'_> {
 
     fn source(&self, replication: &Replication, to_be_rebuilt: bool) -> Option<Problem> {
         let (_, primary) = self.facts.primary?;
-        if primary.is_source_of(replication) {
+        let at_its_address = primary.is_at(&replication.source_host, replication.source_port);
+        if at_its_address || (primary.is_source_of(replication) && (replication.link() == Link::Up || primary.is_shut_down())) {
             return None;
         }
         match self.facts.view.tablet_at(&replication.source_host, replication.source_port) {
             Some(other) => Some(self.connect(Code::ConnectedToWrongPrimary, format!("its source is {other}"), to_be_rebuilt)),
-            // A primary whose record moved or was cleared is no stranger to its replicas.
             None if primary.is_shut_down() => None,
+            None if primary.is_source_of(replication) => {
+                let why = format!(
+                    "its source is the primary at {}:{}, where it is no more",
+                    replication.source_host, replication.source_port
+                );
+                Some(self.connect(Code::ConnectedToWrongPrimary, why, to_be_rebuilt))
+            }
             None => {
                 let why = format!(
                     "its source is {}:{}, which no tablet's record names",
@@ -142,7 +149,9 @@ impl Replica<'_> {
 
     /// Threads of a replica of the primary: what stopped is started, unless it would stop again.
     fn threads(&self, replication: &Replication, to_be_rebuilt: bool) -> Option<Problem> {
-        let (_, primary) = self.facts.primary.filter(|(_, primary)| primary.is_source_of(replication))?;
+        let here =
+            |primary: &TabletView| primary.is_at(&replication.source_host, replication.source_port) || primary.is_shut_down();
+        let (_, primary) = self.facts.primary.filter(|(_, primary)| primary.is_source_of(replication) && here(primary))?;
         let (io, sql) = (&replication.io_error, &replication.sql_error);
         let sql_stopped = !replication.sql_running;
         let disk = [io, sql].into_iter().find(|text| is_disk_full(text) || is_file_system_read_only(text));

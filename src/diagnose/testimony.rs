@@ -87,6 +87,14 @@ impl<'a> Silence<'a> {
         self.last_good.unwrap_or(self.since) >= at_least && known(self.since) && on_direct
     }
 
+    /// Whether replicas may be made to testify by their replication, which harms a living primary: not while it answers, be it with an
+    /// error or that it is full (safety rules, sections 8 and 9).
+    pub fn allows_action(&self, facts: &Facts) -> bool {
+        use FailureClass::{Closed, Refused, Silent};
+        let is_silent = matches!(self.class, Some(Refused | Closed | Silent));
+        is_silent && !self.lives_for_us() && !self.anybody(Word::Greeted) && self.lasts(facts.rules.silent_for)
+    }
+
     /// Whether something of our own shows that its MySQL lives, whatever else fails.
     pub fn lives_for_us(&self) -> bool {
         let read_since = self.class.is_some() && self.tablet.status.as_ref().is_some_and(|seen| seen.age < self.since);

@@ -23,6 +23,7 @@ pub struct SenseMetrics {
     evidence_age: Histogram,
     liveness: IntCounter,
     liveness_put_off: IntCounter,
+    late: IntCounter,
     emergencies: IntCounterVec,
     cells: Mutex<BTreeSet<String>>,
     shards: Mutex<BTreeSet<ShardId>>,
@@ -56,6 +57,10 @@ impl SenseMetrics {
                 "vtelector_liveness_questions_put_off_total",
                 "The same that were put off because the fleet may be asked only so many a second",
             )?,
+            late: count(
+                "vtelector_limits_noticed_late_total",
+                "Limits of questions that were noticed so late that this process cannot have run: it needs more processor time",
+            )?,
             emergencies: super::counter(
                 registry,
                 "vtelector_emergency_rereads_total",
@@ -84,6 +89,11 @@ impl SenseMetrics {
     /// A primary was asked whether it lives, or that was put off.
     pub fn liveness_question(&self, put_off: bool) {
         if put_off { self.liveness_put_off.inc() } else { self.liveness.inc() }
+    }
+
+    /// The limit of a question was noticed long after it had passed.
+    pub fn noticed_late(&self) {
+        self.late.inc();
     }
 
     /// Everybody in a shard was asked at once, or was not because too many are.

@@ -9,10 +9,9 @@ use super::{
     gate::gate,
     publication::verify_publication,
     supervisor::{Supervisor, Suspicion},
-    traffic::traffic_in_the_way,
 };
 use crate::{
-    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose},
+    diagnose::{Code, Ground, Problem, Remedy, Repair, diagnose, may_bounce},
     ledger::{Kind, Outcome as Ending, Recovery},
     metrics::Phase,
     peers::Claim,
@@ -33,8 +32,6 @@ const VERDICT_LIMIT: Duration = Duration::from_millis(100);
 const REFUSED_FOR: Duration = Duration::from_millis(200);
 /// After a promotion, how long the shard record may take to name the new primary before that is reported.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to find out whether a workflow switches traffic.
-const TRAFFIC_LIMIT: Duration = Duration::from_secs(2);
 
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +113,7 @@ impl Supervisor {
     /// Whether replicas have to be made to testify by their replication: nobody else can, and the primary failed on every channel for long
     /// enough (safety rules, section 8).
     fn may_bounce(&self, view: &ShardView) -> bool {
-        let primary = view.primary().and_then(|alias| view.tablets.get(alias));
-        let silent = primary.is_some_and(|primary| primary.mysql.fails_for(self.context.live().rules.silent_for));
+        let silent = may_bounce(view, &self.context.live().rules);
         self.must_bounce && silent && self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE)
     }
 
@@ -212,13 +208,14 @@ impl Supervisor {
         to: Option<TabletAlias>,
         then_emergency: bool,
     ) -> (Ended, Option<Outcome>) {
-        if let Some(what) = self.traffic(view, then_emergency).await {
-            return (Ended::Failed(format!("a planned move waits for {what}")), None);
+        if let Some(declared) = &to {
+            let gate = gate(&self.context, &self.shard, problem);
+            return self.after_promotion(self.context.hands.take_over_if(&self.shard, declared, gate).await).await;
         }
         let live = self.context.live();
         let wish = Planned {
-            avoid_primary: to.is_none().then(|| view.primary().cloned()).flatten(),
-            new_primary: to,
+            avoid_primary: view.primary().cloned(),
+            new_primary: None,
             expected_primary: view.record.as_ref().and_then(|record| record.primary.clone()),
             wait_replicas_timeout: live.wait_replicas_timeout,
             tolerable_lag: live.tolerable_lag,
@@ -277,18 +274,6 @@ impl Supervisor {
     async fn see_published(&self, primary: &TabletAlias) {
         if let Err(error) = verify_publication(&self.context.hands.topo, &self.shard, primary, PUBLISHED_WITHIN).await {
             tracing::warn!(shard = %self.shard, %error, "the new primary is not published");
-        }
-    }
-
-    /// Which workflow a planned move has to wait for; `None` = there is none. A primary that should be left at any price does not have
-    /// to say so.
-    async fn traffic(&self, view: &ShardView, leaves_anyway: bool) -> Option<String> {
-        let primary = view.primary().and_then(|alias| view.tablets.get(alias))?;
-        let (topo, tablets) = (&self.context.hands.topo, &self.context.hands.tablets);
-        match traffic_in_the_way(topo, tablets, &self.shard, &primary.record, TRAFFIC_LIMIT).await {
-            Ok(found) => found,
-            Err(_) if leaves_anyway => None,
-            Err(error) => Some(error.to_string()),
         }
     }
 

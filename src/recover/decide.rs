@@ -174,6 +174,13 @@ pub struct Next {
     pub again_in: Option<Duration>,
 }
 
+impl Next {
+    /// Whether it is a planned move, before which the workflows of the shard are to be looked at.
+    pub fn is_planned_move(&self, problems: &[Problem]) -> bool {
+        matches!(&self.act, Some((place, Action::Takeover { .. })) if can_wait(problems[*place].code))
+    }
+}
+
 /// Picks the one action that is due now. The problems stand in the order of their urgency.
 pub fn decide(problems: &[Problem], standing: &Standing) -> Next {
     let mut next = Next::default();
@@ -228,6 +235,11 @@ fn tactic(tablet: &TabletAlias, repair: Repair, times: u32) -> Action {
     }
 }
 
+/// Whether the move is a planned one, which waits for a workflow that switches traffic: the primary takes writes meanwhile.
+fn can_wait(code: Code) -> bool {
+    matches!(code, Code::WrongPrimary | Code::SlowPrimary)
+}
+
 fn permitted(problem: &Problem, wanted: &Action, standing: &Standing) -> Result<(), Skip> {
     // Looking is always allowed, also at what is under maintenance.
     match wanted {
@@ -246,7 +258,7 @@ fn permitted(problem: &Problem, wanted: &Action, standing: &Standing) -> Result<
     let promotes = matches!(wanted, Action::Emergency(_) | Action::Takeover { .. });
     match (wanted, &standing.emergency_disabled, &standing.traffic) {
         (Action::Emergency(_), Some(why), _) => return Err(Skip::EmergencyDisabled(why.clone())),
-        (Action::Takeover { .. }, _, Some(what)) => return Err(Skip::Traffic(what.clone())),
+        (Action::Takeover { .. }, _, Some(what)) if can_wait(problem.code) => return Err(Skip::Traffic(what.clone())),
         _ => {}
     }
     match &standing.block {

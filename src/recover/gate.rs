@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use super::Context;
 use crate::{
-    diagnose::{Problem, Remedy, diagnose},
+    diagnose::{Ground, Problem, Remedy, diagnose},
     reparent::Gate,
     topo::{ShardId, TabletAlias},
 };
 
 /// How long the tablets may take to say once more how they are. Whoever is dead or silent does not get longer.
 const REREAD_LIMIT: Duration = Duration::from_millis(150);
+
+/// How long the others may take to hear a MySQL server that lives.
+const GREETING_LIMIT: Duration = Duration::from_millis(300);
 
 /// A gate that opens while the problem is there.
 pub(super) fn gate(context: &Arc<Context>, shard: &ShardId, problem: &Problem) -> Gate {
@@ -23,7 +26,11 @@ pub(super) fn gate(context: &Arc<Context>, shard: &ShardId, problem: &Problem) -
 
 async fn still_due(context: &Context, shard: &ShardId, problem: &Problem) -> Result<(), String> {
     let before = context.senses.view(shard).as_ref().and_then(|view| view.record.as_ref()?.primary.clone());
-    let (record, ()) = tokio::join!(context.hands.topo.shard(shard), context.senses.reread(shard, REREAD_LIMIT));
+    let (record, (), ()) = tokio::join!(
+        context.hands.topo.shard(shard),
+        context.senses.reread(shard, REREAD_LIMIT),
+        greetings(context, shard, problem)
+    );
     let record = record.map_err(|error| format!("the shard record cannot be read: {error}"))?.value;
     let named = record.primary_alias.as_ref().filter(|alias| !alias.cell.is_empty()).map(TabletAlias::try_from);
     let named = named.transpose().map_err(|error| error.to_string())?;
@@ -39,6 +46,13 @@ async fn still_due(context: &Context, shard: &ShardId, problem: &Problem) -> Res
     }
     let found = now.first().map_or_else(|| "nothing is wrong".to_owned(), |found| format!("{}: {}", found.code, found.why));
     Err(format!("{} is gone ({found})", problem.code))
+}
+
+/// A dead tablet manager whose MySQL lives is known by the greetings that others hear, which may have grown old while a quorum was asked.
+async fn greetings(context: &Context, shard: &ShardId, problem: &Problem) {
+    if let (Remedy::Emergency(Ground::ManagerDead), Some(primary)) = (&problem.remedy, &problem.tablet) {
+        context.senses.ask_witnesses(shard, primary, GREETING_LIMIT).await;
+    }
 }
 
 /// Whether two problems want the same done to the same tablet; how many replicas confirm it may have changed meanwhile.

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// What may be changed without a restart.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Live {
     /// Limits of the diagnosis.
     pub rules: Rules,

@@ -19,6 +19,7 @@ use super::{
     board::{Blocked, DecisionRecord, Rejected, ShardReport},
     decide::{Action, Next, ProblemKey, Skip, Standing, decide},
     memory::{BACKOFF_MAX, Memory, RAISED_AFTER},
+    traffic::traffic_in_the_way,
 };
 use crate::{
     diagnose::{Priority, Problem, diagnose},
@@ -37,6 +38,9 @@ const PAUSE_SILENT: Duration = Duration::from_millis(50);
 const UNTIL_ETCD_ANSWERS: Duration = Duration::from_secs(1);
 /// Longest wait between two rereads of the same problem.
 const REREAD_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Limit of the look at locks, records and streams before a move that can wait.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(2);
 
 /// Watches over one shard.
 pub(super) struct Supervisor {
@@ -104,7 +108,13 @@ impl Supervisor {
         let live = self.context.live();
         let problems = diagnose(&view, &live.rules);
         self.note(&view, &problems);
-        let next = decide(&problems, &self.standing(&view, &problems));
+        let mut standing = self.standing(&view, &problems);
+        let mut next = decide(&problems, &standing);
+        if next.is_planned_move(&problems) {
+            let leaves_anyway = matches!(next.act, Some((_, Action::Takeover { then_emergency: true, .. })));
+            standing.traffic = self.traffic(&view, leaves_anyway).await;
+            next = decide(&problems, &standing);
+        }
         self.count_skips(&problems, &next);
         self.context.board.publish(report(&self.shard, &problems, &next));
         if let Some((place, action)) = next.act {
@@ -199,6 +209,18 @@ impl Supervisor {
                     tracing::info!(shard = %self.shard, problem = %problem.code, reason = %skip, "not acted upon");
                 }
             }
+        }
+    }
+
+    /// The workflow that switches traffic of this shard now. What cannot be told is a reason to wait as well, but for a primary that
+    /// should be left at any price.
+    async fn traffic(&self, view: &ShardView, leaves_anyway: bool) -> Option<String> {
+        let primary = view.primary().and_then(|alias| view.tablets.get(alias))?;
+        let (topo, tablets) = (&self.context.hands.topo, &self.context.hands.tablets);
+        match traffic_in_the_way(topo, tablets, &self.shard, &primary.record, TRAFFIC_LIMIT).await {
+            Ok(found) => found,
+            Err(_) if leaves_anyway => None,
+            Err(error) => Some(error.to_string()),
         }
     }
 

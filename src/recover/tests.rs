@@ -86,7 +86,13 @@ fn looking_is_allowed_where_nothing_else_is() {
 fn a_workflow_that_switches_traffic_defers_a_planned_move_and_no_emergency() {
     let standing = Standing { traffic: Some("MoveTables customer.wf".to_owned()), ..Standing::default() };
     let wrong = problem(Code::WrongPrimary, PRIMARY, Remedy::Takeover { to: Some(alias(REPLICA)), then_emergency: false });
-    assert_eq!(decide(&[wrong], &standing).skipped[0].1, Skip::Traffic("MoveTables customer.wf".to_owned()));
+    assert_eq!(decide(std::slice::from_ref(&wrong), &standing).skipped[0].1, Skip::Traffic("MoveTables customer.wf".to_owned()));
+    let free = decide(std::slice::from_ref(&wrong), &Standing::default());
+    assert!(free.is_planned_move(&[wrong]), "before it is made, the workflows are looked at");
+    let full = problem(Code::PrimaryDiskFull, PRIMARY, Remedy::Takeover { to: None, then_emergency: true });
+    let next = decide(std::slice::from_ref(&full), &standing);
+    assert!(matches!(action(&next), Some(Action::Takeover { .. })), "whose writes fail cannot wait");
+    assert!(!next.is_planned_move(&[full]));
     assert_eq!(action(&decide(&[dead()], &standing)), Some(&Action::Emergency(Ground::PrimaryDead)));
 }
 

@@ -210,7 +210,7 @@ enum Work {
     Planned(Planned),
     Initial(Planned),
     Emergency(Emergency),
-    TakeOver { from: TabletAlias, to: TabletAlias },
+    TakeOver(TabletAlias),
     Testify(testify::Hearing),
     PlannedPreview(Planned),
     EmergencyPreview(Emergency),
@@ -219,7 +219,7 @@ enum Work {
 impl Work {
     fn operation(&self) -> Operation {
         match self {
-            Self::Planned(_) | Self::Initial(_) | Self::TakeOver { .. } | Self::PlannedPreview(_) => Operation::Planned,
+            Self::Planned(_) | Self::Initial(_) | Self::TakeOver(_) | Self::PlannedPreview(_) => Operation::Planned,
             Self::Emergency(_) | Self::Testify(_) | Self::EmergencyPreview(_) => Operation::Emergency,
         }
     }
@@ -233,7 +233,7 @@ impl Work {
             Self::Planned(request) => planned::planned(run, request, false).await,
             Self::Initial(request) => planned::planned(run, request, true).await,
             Self::Emergency(request) => emergency::emergency(run, request).await,
-            Self::TakeOver { from, to } => repair::take_over(run, &from, &to).await,
+            Self::TakeOver(to) => repair::take_over(run, &to).await,
             Self::Testify(hearing) => testify::testify(run, hearing).await,
             Self::PlannedPreview(request) => planned::preview(run, &request).await,
             Self::EmergencyPreview(request) => emergency::preview(run, &request).await,
@@ -321,10 +321,11 @@ impl Hands {
         self.own(shard, Work::Emergency(request), Some(gate)).await
     }
 
-    /// Moves the primary from the tablet that works to the one that the topology declares, unless `gate` says under the lock that it is not
-    /// due any more. Never two writers: the topology is told first that `from` is the primary, then it moves as in [`Hands::planned`].
-    pub async fn take_over_if(&self, shard: &ShardId, from: &TabletAlias, to: &TabletAlias, gate: Gate) -> Outcome {
-        self.own(shard, Work::TakeOver { from: from.clone(), to: to.clone() }, Some(gate)).await
+    /// Moves the primary from the tablet that works, whoever that is, to `to`, which the topology declares, unless `gate` says under the
+    /// lock that it is not due any more. Never two writers: first the topology is told what works, then the primary moves as in
+    /// [`Hands::planned`].
+    pub async fn take_over_if(&self, shard: &ShardId, to: &TabletAlias, gate: Gate) -> Outcome {
+        self.own(shard, Work::TakeOver(to.clone()), Some(gate)).await
     }
 
     /// Makes the other tablets testify whether the MySQL server of `of` takes connections, under the shard lock and unless `gate` says

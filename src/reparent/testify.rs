@@ -32,7 +32,7 @@ use crate::{
     },
     shard::Greeting,
     tablet::{Call, TabletError, TabletErrorKind},
-    topo::TabletAlias,
+    topo::{TabletAlias, TopoError},
 };
 
 /// Given the testimonies: what emergency reparent is due, or why none is.
@@ -106,7 +106,8 @@ impl Run {
             },
             Err(reason) => ReparentError::NotDue { shard: self.shard.clone(), reason },
         };
-        // An emergency that has begun to stop replicas sees to them itself, and may have passed the point of no return.
+        // An emergency that has begun to stop replicas sees to them itself, and may have passed the point of no return. None was bounced
+        // where a run before this one had.
         if !self.steps.iter().any(|(step, _)| *step == Step::Survey) {
             let back = heard.bounced.iter().map(|replica| self.bring_back(replica));
             for (replica, failed) in heard.bounced.iter().zip(join_all(back).await) {
@@ -149,8 +150,17 @@ impl Run {
                 Ok(answer) => drop(heard.greetings.insert(alias, of_answer(answer))),
             }
         }
+        let journal = self.read_journal().await?;
+        if journal.as_ref().is_some_and(|journal| journal.stage != Stage::Finished) {
+            // Past the point of no return nobody starts a thread towards the old primary.
+            let cannot = || Greeting::CannotTell("a reparent before this one is not finished".to_owned());
+            heard.greetings.extend(candidates.drain(..).map(|replica| (replica.alias, cannot())));
+        }
         if !candidates.is_empty() {
-            self.write_down(of, &candidates).await?;
+            let journal = journal.unwrap_or_else(|| self.journal(Stage::Finished, of, None));
+            self.shortened.extend(candidates.iter().map(|replica| (replica.alias.clone(), replica.timeout_s)));
+            // Whoever finds this sets the timeouts back and starts the threads: a finished journal with a duty.
+            self.intend(Step::Survey, &journal).await?;
         }
         let (bounced, heard_of) = tokio::join!(self.bounce_all(&candidates), join_all(pending.into_iter().map(awaited)));
         heard.greetings.extend(heard_of);
@@ -174,16 +184,6 @@ impl Run {
         let (tablets, tablet, of) = (self.hands.tablets.clone(), tablet.clone(), of.clone());
         let call = Call::read(HEAR_LIMIT + UNKNOWN_CALL_LIMIT * 2);
         self.hands.tasks.spawn(async move { tablets.hear(&tablet, &of, HEAR_LIMIT, call).await })
-    }
-
-    /// Whoever finds this sets the timeouts back and starts the threads: a finished journal with a duty.
-    async fn write_down(&mut self, of: &TabletAlias, candidates: &[Replica]) -> Result<(), ReparentError> {
-        self.shortened.extend(candidates.iter().map(|replica| (replica.alias.clone(), replica.timeout_s)));
-        let journal = match self.read_journal().await? {
-            Some(journal) => journal,
-            None => self.journal(Stage::Finished, of, None),
-        };
-        self.intend(Step::Survey, &journal).await
     }
 
     /// Everybody at once but for the last connected acknowledger, who is asked only if nobody else was greeted by then. With whether the
@@ -281,7 +281,7 @@ impl Run {
         let Ok(left) = journal.net_timeouts() else { return };
         self.shortened = left.clone();
         for (alias, timeout_s) in left {
-            match self.take_over(&alias, timeout_s).await {
+            match self.take_over(&alias, timeout_s, journal.stage == Stage::Finished).await {
                 Ok(()) => {
                     self.shortened.remove(&alias);
                     self.say(format!(
@@ -300,21 +300,32 @@ impl Run {
         }
     }
 
-    async fn take_over(&self, alias: &TabletAlias, timeout_s: u32) -> Result<(), String> {
+    async fn take_over(&self, alias: &TabletAlias, timeout_s: u32, is_finished: bool) -> Result<(), String> {
         let tablet = match self.hands.topo.tablet(alias).await {
             Ok(tablet) => tablet.value,
             // Nothing is left to be set back.
-            Err(crate::topo::TopoError::NotFound { .. }) => return Ok(()),
+            Err(TopoError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };
         let status =
             self.hands.tablets.full_status(&tablet, Call::read(STATEMENT_LIMIT)).await.map_err(|error| error.to_string())?;
         self.set_back(&tablet, net_timeout(&status.version), timeout_s).await?;
-        match status.replication_status {
-            // A thread that runs may have been started with the short timeout.
-            Some(_) => self.restart(&tablet).await.map(drop).map_err(|error| error.to_string()),
-            None => Ok(()),
+        let Some(source) = status.replication_status.map(|status| (status.source_host, status.source_port)) else {
+            return Ok(());
+        };
+        // A thread that runs may have been started with the short timeout. Towards another one than the primary none is started.
+        if !is_finished || source != self.declared_source().await.map_err(|error| error.to_string())? {
+            return Ok(());
         }
+        self.restart(&tablet).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Where the MySQL server of the primary is that the shard record names; an empty name where it names nobody.
+    async fn declared_source(&self) -> Result<(String, i32), TopoError> {
+        let shard = self.hands.topo.shard(&self.shard).await?.value;
+        let Some(alias) = shard.primary_alias.filter(|alias| !alias.cell.is_empty()) else { return Ok((String::new(), 0)) };
+        let primary = self.hands.topo.tablet(&TabletAlias { cell: alias.cell, uid: alias.uid }).await?.value;
+        Ok((primary.mysql_hostname, primary.mysql_port))
     }
 
     /// Writes down that every timeout is as it was, where nothing that was written since says so.

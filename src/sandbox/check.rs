@@ -6,7 +6,11 @@ use prost::Message;
 
 use super::{Cluster, GLOBAL_ROOT, KEYSPACE, SHARD, SandboxError, eventually};
 use crate::{
-    pb::topodata::{Shard, ShardReplication, Tablet, TabletType},
+    mysql::GtidSet,
+    pb::{
+        topodata::{Shard, ShardReplication, Tablet, TabletType},
+        vtelector::{HistoryRequest, Recovery, elector_client::ElectorClient},
+    },
     topo::TabletAlias,
 };
 
@@ -23,6 +27,37 @@ impl Cluster {
             if wrong.is_empty() { Ok(()) } else { Err(SandboxError::Wrong(wrong)) }
         })
         .await
+    }
+
+    /// Waits until a former primary is a replica like every other (`None`), or stands read-only beside the shard because it has these
+    /// transactions that nobody else has.
+    pub async fn returned(
+        &self,
+        old: &TabletAlias,
+        primary: &TabletAlias,
+        limit: Duration,
+    ) -> Result<Option<GtidSet>, SandboxError> {
+        eventually(&format!("{old} after its return"), limit, async || {
+            if self.health_error(old).await?.contains("Errant GTID detected") {
+                let own = self.tablet(old).mysqld.gtid_executed().await?;
+                let errant = self.missing(&own, primary).await?;
+                return errant.parse().map(Some).map_err(|error| SandboxError::Wrong(vec![format!("{errant:?}: {error}")]));
+            }
+            let mut wrong = self.wrong_records(primary).await?;
+            wrong.extend(self.wrong_servers(primary).await?);
+            if wrong.is_empty() { Ok(None) } else { Err(SandboxError::Wrong(wrong)) }
+        })
+        .await
+    }
+
+    /// The last thing that an elector did by itself.
+    pub async fn last_recovery(&self) -> Result<Option<Recovery>, SandboxError> {
+        let failed = |error: String| SandboxError::Wrong(vec![format!("the elector's history: {error}")]);
+        let client = ElectorClient::connect(self.elector_address()).await;
+        let mut client = client.map_err(|error| failed(error.to_string()))?;
+        let request = HistoryRequest { keyspace: KEYSPACE.to_owned(), shard: SHARD.to_owned(), limit: 1 };
+        let answer = client.history(request).await.map_err(|status| failed(status.to_string()))?;
+        Ok(answer.into_inner().recoveries.into_iter().next())
     }
 
     /// Transactions that a replica has and the primary has not: an error that names them.

@@ -201,9 +201,19 @@ impl Cluster {
         self.elector.as_mut()
     }
 
+    /// Where the elector runs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where the elector answers gRPC.
+    pub(super) fn elector_address(&self) -> String {
+        format!("http://{}:{}", self.host.ip, self.grpc_port)
+    }
+
     /// A client of the elector.
     pub fn client(&self) -> Result<VtctldClient<Channel>, SandboxError> {
-        let endpoint = Endpoint::from_shared(format!("http://{}:{}", self.host.ip, self.grpc_port))
+        let endpoint = Endpoint::from_shared(self.elector_address())
             .map_err(|error| SandboxError::io("the elector's address")(std::io::Error::other(error)))?;
         Ok(VtctldClient::new(endpoint.connect_timeout(START_LIMIT).timeout(CALL_LIMIT).connect_lazy()))
     }

@@ -29,6 +29,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether it has a network of its own, and can be cut off.
+    pub fn is_alone(&self) -> bool {
+        self.namespace.is_some()
+    }
+
     /// This machine, by its loopback address.
     pub fn local() -> Self {
         Self { namespace: None, ip: String::from("127.0.0.1") }

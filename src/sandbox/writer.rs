@@ -139,10 +139,11 @@ impl Writer {
     }
 }
 
-/// From the last acknowledgement on the old primary to the first one on the new; `None` without a write on one of the two.
+/// From the last acknowledgement on the old primary to the first one on the new; `None` without a write on one of the two. What the
+/// network kept back until the old one was reachable again does not count.
 pub fn write_gap(acks: &[Ack], change: &Move) -> Option<Duration> {
     let first = first_on_new(acks, change)?;
-    let last = acks.iter().filter(|ack| ack.server == change.from.uid && ack.sent < first).map(|ack| ack.acked).max()?;
+    let last = acks.iter().filter(|ack| ack.server == change.from.uid && ack.acked <= first).map(|ack| ack.acked).max()?;
     Some(first.saturating_duration_since(last))
 }
 

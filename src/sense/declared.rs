@@ -113,9 +113,14 @@ pub(super) struct DeclaredShard {
 }
 
 impl Declared {
-    pub fn of(snapshot: &Snapshot, reading: &Reading) -> Self {
+    /// Of these shards, or of all.
+    pub fn of(snapshot: &Snapshot, reading: &Reading, only: Option<&BTreeSet<ShardId>>) -> Self {
+        let only: Option<BTreeSet<(&str, &str)>> =
+            only.map(|only| only.iter().map(|id| (id.keyspace.as_str(), id.shard.as_str())).collect());
+        let wanted = |keyspace: &str, shard: &str| only.as_ref().is_none_or(|only| only.contains(&(keyspace, shard)));
         let mut tablets: BTreeMap<(&str, &str), BTreeMap<TabletAlias, Arc<Tablet>>> = BTreeMap::new();
-        for (alias, record) in snapshot.cells.values().flat_map(|cell| &cell.tablets) {
+        let all = snapshot.cells.values().flat_map(|cell| &cell.tablets);
+        for (alias, record) in all.filter(|(_, record)| wanted(&record.keyspace, &record.shard)) {
             tablets.entry((&record.keyspace, &record.shard)).or_default().insert(alias.clone(), record.clone());
         }
         let mut keyspaces: BTreeMap<&str, KeyspaceFacts> = BTreeMap::new();
@@ -124,7 +129,8 @@ impl Declared {
             .map(|(keyspace, shard)| ShardId { keyspace: (*keyspace).to_owned(), shard: (*shard).to_owned() })
             .filter(|id| !snapshot.shards.contains_key(id))
             .collect();
-        for id in snapshot.shards.keys().chain(&unrecorded).filter(|id| reading.watched.includes(id)) {
+        let recorded = snapshot.shards.keys().filter(|id| wanted(&id.keyspace, &id.shard));
+        for id in recorded.chain(&unrecorded).filter(|id| reading.watched.includes(id)) {
             let tablets = tablets.remove(&(id.keyspace.as_str(), id.shard.as_str())).unwrap_or_default();
             let record = snapshot.shards.get(id).map(|record| shard_facts(record));
             let named = record.iter().filter_map(|record| record.primary.as_ref());
@@ -136,6 +142,52 @@ impl Declared {
             shards.insert(id.clone(), DeclaredShard { record, keyspace, tablets });
         }
         Self { shards, gaps: Arc::new(Gaps::of(snapshot)) }
+    }
+}
+
+/// The shards whose records, or whose tablets' records, are others in the newer snapshot; `None` = perhaps all: what concerns them all has
+/// changed. A fleet has thousands of shards and changes in a few.
+pub(super) fn touched(older: &Snapshot, newer: &Snapshot) -> Option<BTreeSet<ShardId>> {
+    let same_keyspaces = older.keyspaces.len() == newer.keyspaces.len()
+        && older.keyspaces.iter().zip(&newer.keyspaces).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1));
+    if !same_keyspaces || !older.cells.keys().eq(newer.cells.keys()) || Gaps::of(older) != Gaps::of(newer) {
+        return None;
+    }
+    let mut touched = BTreeSet::new();
+    differing(&older.shards, &newer.shards, |id, _| {
+        touched.insert(id.clone());
+    });
+    for (older, newer) in older.cells.values().zip(newer.cells.values()).filter(|(a, b)| !Arc::ptr_eq(a, b)) {
+        differing(&older.tablets, &newer.tablets, |_, tablet| {
+            touched.insert(ShardId { keyspace: tablet.keyspace.clone(), shard: tablet.shard.clone() });
+        });
+    }
+    Some(touched)
+}
+
+/// Every record that only one of two lists has.
+fn differing<K: Ord, V>(older: &BTreeMap<K, Arc<V>>, newer: &BTreeMap<K, Arc<V>>, mut found: impl FnMut(&K, &V)) {
+    let (mut older, mut newer) = (older.iter().peekable(), newer.iter().peekable());
+    loop {
+        match (older.peek().copied(), newer.peek().copied()) {
+            (None, None) => return,
+            (Some(a), Some(b)) if a.0 == b.0 => {
+                if !Arc::ptr_eq(a.1, b.1) {
+                    found(a.0, a.1);
+                    found(b.0, b.1);
+                }
+                (older.next(), newer.next());
+            }
+            (Some(a), b) if b.is_none_or(|b| a.0 < b.0) => {
+                found(a.0, a.1);
+                older.next();
+            }
+            (_, Some(b)) => {
+                found(b.0, b.1);
+                newer.next();
+            }
+            (Some(_), None) => return,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod observed;
 mod pace;
 mod primary;
 mod rhythm;
+mod seen;
 mod senses;
 mod shard;
 #[cfg(test)]

@@ -35,6 +35,17 @@ const DIRECT_INTERVAL: Duration = Duration::from_millis(250);
 /// Limit of a ping and of a login.
 const DIRECT_LIMIT: Duration = Duration::from_millis(500);
 
+/// How often the settings are read that `FullStatus` does not show, and how soon again when that failed.
+const SETTINGS_INTERVAL: Duration = Duration::from_secs(60);
+const SETTINGS_AGAIN: Duration = Duration::from_secs(5);
+/// Both spellings, of after and before MySQL 8.0.26: a server knows one of them, or none without the plugin.
+const WAIT_SETTINGS: [&str; 2] = [
+    "SELECT @@global.rpl_semi_sync_source_wait_point, @@global.rpl_semi_sync_source_wait_no_replica",
+    "SELECT @@global.rpl_semi_sync_master_wait_point, @@global.rpl_semi_sync_master_wait_no_slave",
+];
+/// MySQL's error number for a variable that does not exist.
+const UNKNOWN_VARIABLE: u32 = 1193;
+
 /// One primary and who watches it.
 pub(super) struct PrimaryWatch {
     world: Arc<World>,
@@ -50,7 +61,7 @@ impl PrimaryWatch {
 
     /// Never ends by itself.
     pub async fn run(self) {
-        tokio::join!(self.ask(), self.listen(), self.hold());
+        tokio::join!(self.ask(), self.listen(), self.hold(), self.read_settings());
     }
 
     /// Whether it lives, again and again; a question does not wait for the one before.
@@ -102,10 +113,51 @@ impl PrimaryWatch {
         let limit = LIVENESS_LIMIT.min(self.world.settings.remote_operation_timeout);
         let sent = Instant::now();
         let answer = self.world.tablets.primary_status(&record, Call::read(limit)).await;
+        if answer.as_ref().is_err_and(|error| error.lost.is_some_and(|class| self.world.is_noticed_late(sent, limit, class))) {
+            return;
+        }
         self.observe(&record, |tablet, now| match &answer {
             Ok(_) => tablet.lives(sent),
             Err(error) => tablet.failed(sent, now, error),
         });
+    }
+
+    /// The semi-sync settings that `FullStatus` does not show, seldom: nobody changes them.
+    async fn read_settings(&self) {
+        let mut pause = SETTINGS_AGAIN;
+        loop {
+            sleep(pause).await;
+            // Not before it has said everything else.
+            let Some(record) = self.shard.record(&self.alias).filter(|_| self.shard.last_good(&self.alias).is_some()) else {
+                continue;
+            };
+            let sent = Instant::now();
+            pause = match self.are_settings_right(&record).await {
+                Some(are_right) => {
+                    self.shard.semi_sync_seen(&self.alias, are_right, sent);
+                    SETTINGS_INTERVAL
+                }
+                None => SETTINGS_AGAIN,
+            };
+        }
+    }
+
+    /// `None` when it does not say.
+    async fn are_settings_right(&self, record: &Tablet) -> Option<bool> {
+        let call = Call::read(self.world.ask_limit());
+        for sql in WAIT_SETTINGS {
+            match self.world.tablets.execute_fetch_as_dba(record, sql, 1, call).await {
+                Ok(answer) => {
+                    let row = answer.rows.into_iter().next()?;
+                    return Some(
+                        ["AFTER_SYNC1", "AFTER_SYNCON"].iter().any(|right| row.values.eq_ignore_ascii_case(right.as_bytes())),
+                    );
+                }
+                Err(error) if error.mysql_errno().is_some_and(|found| found.errno == UNKNOWN_VARIABLE) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(false)
     }
 
     /// Takes in something seen, and asks everybody where it is alarming.
@@ -182,7 +234,9 @@ impl PrimaryWatch {
                 Err(failed) => failed,
             };
             let was_held = held.take().is_some();
-            self.observe(&record, |tablet, now| tablet.direct_failed(sent, now, failed.class, &failed.words));
+            if !self.world.is_noticed_late(sent, DIRECT_LIMIT, failed.class) {
+                self.observe(&record, |tablet, now| tablet.direct_failed(sent, now, failed.class, &failed.words));
+            }
             // A lost connection says less than the attempt to get a new one, which is made at once.
             if !was_held {
                 backoff = match self.suspicious(Instant::now()) {

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    declared::{Declared, Reading, Watched},
+    declared::{Declared, DeclaredShard, Gaps, Reading, Watched, touched},
     errant::{ErrantFilter, TabletReport},
     primary::PrimaryWatch,
     shard::Shard,
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     durability::Extra,
+    elect::SeenPrimary,
     metrics::Metrics,
     mysql::probe::DirectMysql,
     peers::Ownership,
@@ -93,6 +94,7 @@ impl Senses {
             sensors: BTreeMap::new(),
             primaries: BTreeMap::new(),
             watched: BTreeMap::new(),
+            last: None,
             listed: listed.clone(),
         };
         let curating = stop.clone();
@@ -161,6 +163,12 @@ impl Senses {
         }
     }
 
+    /// The highest position seen on a shard's declared primary, and who that was: an emergency reparent away from it has to find again what
+    /// was certainly acknowledged.
+    pub fn seen_primary(&self, shard: &ShardId) -> Option<(TabletAlias, SeenPrimary)> {
+        self.shard(shard)?.seen_primary()
+    }
+
     /// What is known of errant transactions, by shard and alias.
     pub fn errant(&self, filter: &ErrantFilter) -> Vec<TabletReport> {
         let mut reports = Vec::new();
@@ -194,8 +202,18 @@ struct Curator {
     primaries: BTreeMap<ShardId, (TabletAlias, DropGuard)>,
     /// How many tablets are watched, as the metrics say.
     watched: BTreeMap<ShardId, usize>,
+    /// What was taken in last.
+    last: Option<Last>,
     /// Whether every cell was read, or could not be for some time.
     listed: Arc<AtomicBool>,
+}
+
+/// What is declared, as it was taken in.
+struct Last {
+    snapshot: Arc<Snapshot>,
+    ownership: Arc<Ownership>,
+    /// Whether every cell was read, or could not be for some time.
+    listed: bool,
 }
 
 impl Curator {
@@ -204,18 +222,19 @@ impl Curator {
         self.learn_regions().await;
         let started = Instant::now();
         loop {
-            let snapshot = snapshots.borrow_and_update().clone();
-            let ownership = owned.borrow_and_update().clone();
-            let is_listed = self.listed.load(Relaxed) || is_listed(&snapshot, started);
-            self.follow(&snapshot, &ownership, is_listed);
+            let (snapshot, ownership) = (snapshots.borrow_and_update().clone(), owned.borrow_and_update().clone());
+            let listed = self.listed.load(Relaxed) || is_listed(&snapshot, started);
+            // Before the records were read once there is nothing to be watched.
+            if self.last.is_some() || *snapshot.global() == Freshness::Current {
+                self.follow(snapshot, ownership, listed);
+            }
             // Only now: whoever sees it finds the shards.
-            self.listed.store(is_listed, Release);
-            let unlisted = !is_listed;
+            self.listed.store(listed, Release);
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() { return },
                 // Whoever divided the work is gone: it stays as it was.
                 Ok(()) = owned.changed() => {}
-                () = sleep_until(started + FIRST_READ_LIMIT), if unlisted => {}
+                () = sleep_until(started + FIRST_READ_LIMIT), if !listed && started.elapsed() < FIRST_READ_LIMIT => {}
             }
         }
     }
@@ -236,53 +255,47 @@ impl Curator {
         }
     }
 
-    fn follow(&mut self, snapshot: &Snapshot, ownership: &Ownership, is_listed: bool) {
-        let mut declared = Declared::of(snapshot, &self.reading);
+    /// Takes in what has changed since the last time.
+    fn follow(&mut self, snapshot: Arc<Snapshot>, ownership: Arc<Ownership>, listed: bool) {
+        let same = |last: &Last| Arc::ptr_eq(&last.ownership, &ownership) && last.listed == listed;
+        let scope = self.last.as_ref().filter(|last| same(last)).and_then(|last| touched(&last.snapshot, &snapshot));
+        let mut declared = Declared::of(&snapshot, &self.reading, scope.as_ref());
         declared.shards.retain(|id, _| ownership.owns(id));
-        let names: BTreeSet<ShardId> = declared.shards.keys().cloned().collect();
-        self.forget_all_but(&names);
-        let known = self.shards.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut new = BTreeMap::new();
+        let known: Vec<ShardId> = self.sensors.keys().cloned().collect();
+        let in_scope = |id: &ShardId| scope.as_ref().is_none_or(|scope| scope.contains(id));
+        for gone in known.iter().filter(|id| in_scope(id) && !declared.shards.contains_key(*id)) {
+            self.forget(gone);
+        }
         for (id, declared_shard) in declared.shards {
             let aliases: BTreeSet<TabletAlias> = declared_shard.tablets.keys().cloned().collect();
-            let shard = match known.get(&id) {
-                Some(shard) => {
-                    shard.declare(declared_shard, declared.gaps.clone(), is_listed);
-                    shard.clone()
-                }
-                None => {
-                    let metrics = self.world.metrics.clone();
-                    let shard = Arc::new(Shard::new(id.clone(), metrics, declared_shard, declared.gaps.clone(), is_listed));
-                    new.insert(id, shard.clone());
-                    shard
-                }
-            };
+            let shard = self.declare(id, declared_shard, &declared.gaps, listed);
             self.sense(&shard, &aliases);
             self.watch_primary(&shard);
         }
-        self.count();
-        if !new.is_empty() {
-            self.shards.write().unwrap_or_else(PoisonError::into_inner).append(&mut new);
+        if !known.iter().eq(self.sensors.keys()) {
+            self.publish.send_replace(Arc::new(self.sensors.keys().cloned().collect()));
         }
-        self.publish.send_if_modified(|published| {
-            let changed = **published != names;
-            if changed {
-                *published = Arc::new(names);
-            }
-            changed
-        });
+        self.count();
+        self.last = Some(Last { snapshot, ownership, listed });
     }
 
-    fn forget_all_but(&mut self, names: &BTreeSet<ShardId>) {
-        self.sensors.retain(|id, _| names.contains(id));
-        self.primaries.retain(|id, _| names.contains(id));
-        self.shards.write().unwrap_or_else(PoisonError::into_inner).retain(|id, shard| {
-            let stays = names.contains(id);
-            if !stays {
-                shard.end();
-            }
-            stays
-        });
+    fn declare(&self, id: ShardId, declared: DeclaredShard, gaps: &Arc<Gaps>, listed: bool) -> Arc<Shard> {
+        let known = self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if let Some(shard) = known {
+            shard.declare(declared, gaps.clone(), listed);
+            return shard;
+        }
+        let shard = Arc::new(Shard::new(id.clone(), self.world.metrics.clone(), declared, gaps.clone(), listed));
+        self.shards.write().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
+        shard
+    }
+
+    fn forget(&mut self, id: &ShardId) {
+        self.sensors.remove(id);
+        self.primaries.remove(id);
+        if let Some(shard) = self.shards.write().unwrap_or_else(PoisonError::into_inner).remove(id) {
+            shard.end();
+        }
     }
 
     /// The declared primary is watched more closely; while nobody knows who it is, the last one is.

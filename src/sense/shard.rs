@@ -12,9 +12,11 @@ use super::{
     declared::{DeclaredShard, Gaps},
     errant::{ErrantFilter, Place, PrimaryAnswer, TabletReport, judge_all},
     observed::{Effect, Observed},
+    seen::Seen,
 };
 use crate::{
     diagnose::errant::{DeclaredPrimary, Unknown},
+    elect::SeenPrimary,
     metrics::Metrics,
     pb::{replicationdata::FullStatus, topodata::Tablet},
     shard::{Greeting, KeyspaceFacts, ShardFacts, ShardView},
@@ -42,6 +44,7 @@ struct State {
     /// Whether the lists of tablets can be complete: every cell was read, or could not be.
     listed: bool,
     looked: bool,
+    seen: Seen,
     emergency: Emergency,
 }
 
@@ -70,6 +73,7 @@ impl Shard {
             tablets: BTreeMap::new(),
             listed: false,
             looked: false,
+            seen: Seen::default(),
             emergency: Emergency::default(),
         };
         let shard = Self { id, metrics, state: Mutex::new(state), news: watch::Sender::new(0) };
@@ -89,6 +93,9 @@ impl Shard {
         let same_primary = state.primary.as_deref().ok() == primary.as_ref().ok();
         if !same_primary || state.primary.is_err() {
             state.primary = primary.map(Arc::new);
+            if let Ok(primary) = state.primary.clone() {
+                state.seen.begin(&primary.alias);
+            }
         }
         let metrics = &self.metrics;
         state.tablets.retain(|alias, tablet| {
@@ -160,42 +167,14 @@ impl Shard {
         };
         if is_primary {
             tablet.errant.set_primary(place);
-            let said = match (error, &tablet.status) {
-                (Some(reason), _) => Some(PrimaryAnswer { sent, facts: Err(reason) }),
-                (None, Some((at, status))) if *at == sent => Some(PrimaryAnswer::of(sent, status, waits)),
-                (None, _) => None,
-            };
-            if let (Some(said), Ok(primary)) = (said, state.primary.clone()) {
-                judge_all(&mut state.tablets, (&self.id, &self.metrics), &primary, &said);
-            }
+            state.primary_answered(place, sent, error, waits);
         } else {
-            let is_shut_down = tablet.record.tablet_shutdown_time.is_some();
-            match (&question.under, error) {
-                _ if is_shut_down => tablet.errant.set_unknown(place, Unknown::ShutDown),
-                (Err(why), _) => tablet.errant.set_unknown(place, why.clone()),
-                (Ok(_), Some(error)) => tablet.errant.set_unknown(place, Unknown::Silent(error)),
-                (Ok(under), None) if tablet.status.as_ref().is_some_and(|(at, _)| *at == sent) => {
-                    tablet.errant.looked_at(under.clone(), sent, now);
-                    self.expect_primary(&mut state, alias);
-                }
-                (Ok(_), None) => {}
-            }
+            state.replica_answered(place, question, (sent, now), error);
         }
         let effect = effect.and(Effect { news: state.first_look(), ..Effect::default() });
         drop(state);
         self.tell(effect);
         if is_primary { effect.channel_failed } else { effect.link_lost }
-    }
-
-    /// A primary without a record will never say what it has.
-    fn expect_primary(&self, state: &mut State, alias: &TabletAlias) {
-        let Ok(primary) = state.primary.clone() else { return };
-        if !state.tablets.contains_key(&primary.alias)
-            && let Some(tablet) = state.tablets.get_mut(alias)
-        {
-            let why = Unknown::PrimarySilent { primary: primary.alias.clone(), reason: "it has no record".to_owned() };
-            tablet.errant.set_unknown(Place { shard: &self.id, alias, metrics: &self.metrics }, why);
-        }
     }
 
     /// Something else was seen of a tablet at that record's address. Says whether everybody has to be asked.
@@ -248,6 +227,16 @@ impl Shard {
     /// Every tablet.
     pub fn aliases(&self) -> Vec<TabletAlias> {
         self.lock().tablets.keys().cloned().collect()
+    }
+
+    /// Whether the settings of a primary that `FullStatus` does not show are right.
+    pub fn semi_sync_seen(&self, primary: &TabletAlias, are_right: bool, at: Instant) {
+        self.lock().seen.settings(primary, are_right, at);
+    }
+
+    /// What was seen of the declared primary.
+    pub fn seen_primary(&self) -> Option<(TabletAlias, SeenPrimary)> {
+        self.lock().seen.position()
     }
 
     /// Those that may be asked on behalf of another: their tablet managers answer.
@@ -317,6 +306,42 @@ impl Shard {
 impl State {
     fn is_primary(&self, alias: &TabletAlias) -> bool {
         self.primary.as_ref().is_ok_and(|primary| primary.alias == *alias)
+    }
+
+    /// What the primary has said, or why it has not, is what its replicas are judged by.
+    fn primary_answered(&mut self, place: Place<'_>, sent: Instant, error: Option<String>, waits: Option<bool>) {
+        let (Ok(primary), Some(tablet)) = (self.primary.clone(), self.tablets.get(place.alias)) else { return };
+        let said = match (error, &tablet.status) {
+            (Some(reason), _) => PrimaryAnswer { sent, facts: Err(reason) },
+            (None, Some((at, status))) if *at == sent => {
+                self.seen.status(status, sent);
+                PrimaryAnswer::of(sent, status, waits)
+            }
+            (None, _) => return,
+        };
+        judge_all(&mut self.tablets, (place.shard, place.metrics), &primary, &said);
+    }
+
+    /// What a replica has said waits for the primary's next answer.
+    fn replica_answered(&mut self, place: Place<'_>, question: &Question, when: (Instant, Instant), error: Option<String>) {
+        let is_listed = |primary: &DeclaredPrimary| self.tablets.contains_key(&primary.alias);
+        let unlisted = self.primary.as_ref().ok().filter(|primary| !is_listed(primary)).cloned();
+        let Some(tablet) = self.tablets.get_mut(place.alias) else { return };
+        let (sent, answered) = when;
+        match (&question.under, error, unlisted) {
+            _ if tablet.record.tablet_shutdown_time.is_some() => tablet.errant.set_unknown(place, Unknown::ShutDown),
+            (Err(why), ..) => tablet.errant.set_unknown(place, why.clone()),
+            (Ok(_), Some(error), _) => tablet.errant.set_unknown(place, Unknown::Silent(error)),
+            // It will never say what it has.
+            (Ok(_), None, Some(primary)) => {
+                let reason = "it has no record".to_owned();
+                tablet.errant.set_unknown(place, Unknown::PrimarySilent { primary: primary.alias.clone(), reason });
+            }
+            (Ok(under), None, None) if tablet.status.as_ref().is_some_and(|(at, _)| *at == sent) => {
+                tablet.errant.looked_at(under.clone(), sent, answered);
+            }
+            (Ok(_), None, None) => {}
+        }
     }
 
     /// Whether everybody has just been looked at for the first time.

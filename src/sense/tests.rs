@@ -6,11 +6,11 @@ mod fake;
 use std::{sync::Arc, time::Duration};
 
 use fake::{P, Play, R, Stage, World, alias, aliases, shard, status};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::ErrantFilter;
 use crate::{
-    pb::topodata::TabletType,
+    pb::{replicationdata::FullStatus, topodata::TabletType},
     shard::{FailureClass, Greeting},
 };
 
@@ -278,4 +278,45 @@ async fn a_tablet_at_another_address_is_another_one() {
     assert!(world.tablet("z2-200").status.is_none(), "what was seen at the old one is not seen of it");
     world.topo.delete_tablet(&alias("z2-200")).await.unwrap();
     world.until("its end", |view| !view.tablets.contains_key(&alias("z2-200"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_of_a_primary_is_remembered_with_whether_it_binds() {
+    let world = World::start().await;
+    let active = |last: u32| FullStatus {
+        semi_sync_primary_enabled: true,
+        semi_sync_primary_status: true,
+        semi_sync_primary_timeout: 1_000_000_000_000_000_000,
+        ..status(&format!("{P}:1-{last}"), None)
+    };
+    world.stage.says("z1-100", active(11));
+    sleep(2 * SECOND).await;
+    let seen = || world.senses.seen_primary(&shard()).map(|(of, seen)| (of, seen.position.to_string(), seen.binding)).unwrap();
+    assert_eq!(seen(), (alias("z1-100"), format!("MySQL56/{P}:1-11"), false), "its wait point was not read yet");
+    world.stage.says("z1-100", active(12));
+    sleep(8 * SECOND).await;
+    assert_eq!(seen(), (alias("z1-100"), format!("MySQL56/{P}:1-12"), true));
+    world.stage.play("z1-100", Play::Refused);
+    sleep(8 * SECOND).await;
+    assert_eq!(seen(), (alias("z1-100"), format!("MySQL56/{P}:1-12"), true), "its death changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_this_process_is_nobody_elses_silence() {
+    let world = World::start().await;
+    for _ in 0..20 {
+        sleep(ms(37)).await;
+        // Frozen for three seconds: every limit has passed, and nobody was heard.
+        world.stage.play("z1-100", Play::Silent);
+        sleep(ms(251)).await;
+        advance(3 * SECOND).await;
+        world.stage.play("z1-100", Play::Well);
+        sleep(ms(2)).await;
+        let failing = world.tablet("z1-100").mysql.failing;
+        assert!(failing.is_none(), "{failing:?}");
+        sleep(2 * SECOND).await;
+    }
+    let page = world.metrics.page().unwrap();
+    let late = page.lines().find_map(|line| line.strip_prefix("vtelector_limits_noticed_late_total ")).unwrap();
+    assert!(late.parse::<u32>().unwrap() >= 20, "{late}");
 }

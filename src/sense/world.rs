@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     mysql::probe::DirectMysql,
     pb::topodata::Tablet,
+    shard::FailureClass,
     tablet::{Call, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
@@ -34,6 +35,8 @@ const DOUBTFUL_MAX: usize = 512;
 /// Emergency questions that the whole fleet may be asked at once, and how fast more are allowed.
 const EMERGENCY_BURST: u32 = 2000;
 const EMERGENCY_PER_SECOND: u32 = 2000;
+/// A limit that passes is noticed within that time by a process that runs.
+const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 /// How long after its replicas a primary is asked, so that one answer of it serves them all; with short periods a quarter of them.
 const PRIMARY_LATER_MAX: Duration = Duration::from_millis(200);
 
@@ -125,9 +128,22 @@ impl World {
         let waits = if question.with_waits { self.commits_wait(&question.record, limit).await } else { None };
         let sent = Instant::now();
         let answer = self.tablets.full_status(&question.record, Call::read(limit)).await;
+        if answer.as_ref().is_err_and(|error| error.lost.is_some_and(|class| self.is_noticed_late(sent, limit, class))) {
+            return;
+        }
         if shard.answered(alias, &question, sent, (answer, waits)) {
             self.emergency(shard);
         }
+    }
+
+    /// Whether silence is to be laid to this process: a limit that was noticed long after it had passed. Frozen, or without processor time,
+    /// we would not have heard an answer.
+    pub fn is_noticed_late(&self, sent: Instant, limit: Duration, class: FailureClass) -> bool {
+        let late = class == FailureClass::Silent && sent.elapsed() > limit + NOTICED_WITHIN;
+        if late {
+            self.metrics.sense.noticed_late();
+        }
+        late
     }
 
     /// Whether commits wait for an acknowledgement there; `None` when it does not say.

@@ -4,11 +4,14 @@ pub mod grpc;
 mod http;
 pub(crate) mod listen;
 mod measured;
+mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use reload::Reload;
 
 pub use grpc::Limits;
 pub use measured::{MeasuredStores, MeasuredTablets};
@@ -93,6 +96,8 @@ impl Parts {
                 counted.reparent_step(operation, *step, *took);
             }
         };
+        let locks = metrics.locks.clone();
+        topo.listen_to_locks(Arc::new(move |event| locks.event(event)));
         let observer = Arc::new(Observer::new(&topo, tablets.clone()));
         Self { hands: Hands::new(topo, tablets, settings).on_finished(Arc::new(on_finished)), observer, metrics }
     }
@@ -121,10 +126,17 @@ impl Server {
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
-        let elector = Elector::start(hands.clone(), parts.metrics.clone(), elector(settings, &parts, grpc), &stopping);
+        let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
+        let told = elector(settings, &parts, grpc, in_force.live);
+        let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
         let ready = readiness(&elector);
-        let context = grpc::Context::new(settings, parts.clone(), &elector, ready.clone(), limits, stopping.clone())?;
+        let context =
+            grpc::Context::new(settings, parts.clone(), &elector, ready.clone(), in_force.error, limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
+        if let Some(reload) = reload {
+            let ending = closing.clone();
+            faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
+        }
         faces.spawn(http::serve(http_listener, parts, ready, stopping.clone(), closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
@@ -148,7 +160,7 @@ impl Server {
 }
 
 /// What the elector is told.
-fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSettings {
+fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr, live: watch::Receiver<Arc<Live>>) -> ElectorSettings {
     let hostname = parts.hands.topo.hostname();
     let sense = SenseSettings {
         status_interval: settings.instance_poll_time,
@@ -171,7 +183,7 @@ fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr) -> ElectorSetti
         ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
         observer: parts.observer.clone(),
         direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
-        live: watch::Sender::new(Arc::new(Live::from(settings))).subscribe(),
+        live,
         clock: Clock::of_this_machine(),
     }
 }

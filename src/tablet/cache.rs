@@ -18,6 +18,9 @@ use crate::topo::TabletAlias;
 /// A link that nobody used for so long is closed: its tablet is gone, or no business of ours any more.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
+/// How often those are looked for: a fleet's whole list takes a while to look through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Links at most, one file descriptor each; the one that was not used for longest makes room. A large fleet has 9,000 tablets.
 const LINKS_MAX: usize = 16_384;
 
@@ -31,11 +34,12 @@ pub(super) struct Links {
     dialler: Arc<Dialler>,
     tasks: TaskTracker,
     entries: Mutex<BTreeMap<TabletAlias, Entry>>,
+    swept: Mutex<Option<Instant>>,
 }
 
 impl Links {
     pub(super) fn new(dialler: Dialler) -> Self {
-        Self { dialler: Arc::new(dialler), tasks: TaskTracker::new(), entries: Mutex::default() }
+        Self { dialler: Arc::new(dialler), tasks: TaskTracker::new(), entries: Mutex::default(), swept: Mutex::default() }
     }
 
     /// The tablet's link; a new one where there is none, where its record says another address, or where the old one is of no use.
@@ -49,10 +53,21 @@ impl Links {
             entry.last_used = now;
             return entry.link.clone();
         }
-        make_room(&mut entries, now);
+        if self.is_to_be_swept(now) || entries.len() >= LINKS_MAX {
+            make_room(&mut entries, now);
+        }
         let link = Link::open(endpoint.clone(), self.dialler.clone(), &self.tasks);
         entries.insert(alias.clone(), Entry { link: link.clone(), last_used: now });
         link
+    }
+
+    fn is_to_be_swept(&self, now: Instant) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP_INTERVAL);
+        if due {
+            *swept = Some(now);
+        }
+        due
     }
 
     /// Drops this link, if it is still the tablet's.

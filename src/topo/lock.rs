@@ -1,6 +1,8 @@
 //! The shard lock: Vitess's keys, queue and JSON, with the lease kept alive while the lock is held.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{KvError, ShardId, Topo, TopoError, Version, keys, queue::Place};
 
@@ -14,10 +16,47 @@ pub struct LockLost {
     pub reason: String,
 }
 
+/// What happens with shard locks, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockEvent {
+    /// One was asked for and is held now.
+    Taken {
+        /// From the question on, the wait in the queue included.
+        waited: Duration,
+    },
+    /// One was asked for in vain.
+    NotTaken {
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// One was given back.
+    GivenBack {
+        /// Until etcd had answered.
+        waited: Duration,
+    },
+    /// One turned out to be lost when it was given back.
+    Lost,
+    /// One is held no more, in whatever way it ended.
+    Ended,
+}
+
+/// Hears of every shard lock of this process.
+pub type LockListener = Arc<dyn Fn(LockEvent) + Send + Sync>;
+
+/// Tells the listener when it goes, in whatever way.
+struct Active(Topo);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.tell(LockEvent::Ended);
+    }
+}
+
 /// A held shard lock. Dropping it without [`ShardLock::unlock`] revokes the lease from an owned task.
 pub struct ShardLock {
     shard: ShardId,
     place: Place,
+    active: Active,
 }
 
 impl ShardLock {
@@ -70,8 +109,14 @@ impl ShardLock {
 
     /// Gives the lock back. An error says that it was lost before; what was done under it may have been done beside another holder.
     pub async fn unlock(self) -> Result<(), LockLost> {
+        let began = Instant::now();
         let verified = self.verify().await;
+        let topo = self.active.0.clone();
         self.place.release().await;
+        topo.tell(LockEvent::GivenBack { waited: began.elapsed() });
+        if verified.is_err() {
+            topo.tell(LockEvent::Lost);
+        }
         verified
     }
 
@@ -94,14 +139,32 @@ pub enum LockOr {
 impl Topo {
     /// Takes the shard lock, waiting in Vitess's queue for at most `wait`. `action` is what the lock's JSON says.
     pub async fn lock_shard(&self, shard: &ShardId, action: &str, wait: Duration) -> Result<ShardLock, TopoError> {
-        let place = Place::first_in_queue(self, &shard_name(shard), &keys::shard_folder(shard)?, action, wait).await?;
-        Ok(ShardLock { shard: shard.clone(), place })
+        let (began, what, folder) = (Instant::now(), shard_name(shard), keys::shard_folder(shard)?);
+        self.taken(shard, began, Place::first_in_queue(self, &what, &folder, action, wait).await)
     }
 
     /// Takes the shard lock if nobody holds it or waits for it; else fails at once with `LockTimeout`.
     pub async fn try_lock_shard(&self, shard: &ShardId, action: &str) -> Result<ShardLock, TopoError> {
-        let place = Place::try_first_in_queue(self, &shard_name(shard), &keys::shard_folder(shard)?, action).await?;
-        Ok(ShardLock { shard: shard.clone(), place })
+        let (began, what, folder) = (Instant::now(), shard_name(shard), keys::shard_folder(shard)?);
+        self.taken(shard, began, Place::try_first_in_queue(self, &what, &folder, action).await)
+    }
+
+    fn taken(&self, shard: &ShardId, began: Instant, place: Result<Place, TopoError>) -> Result<ShardLock, TopoError> {
+        let waited = began.elapsed();
+        self.tell(if place.is_ok() { LockEvent::Taken { waited } } else { LockEvent::NotTaken { waited } });
+        place.map(|place| ShardLock { shard: shard.clone(), place, active: Active(self.clone()) })
+    }
+
+    /// Lets somebody hear of every shard lock from now on. The first one stays.
+    pub fn listen_to_locks(&self, listener: LockListener) {
+        // A second listener would be a mistake of whoever puts the parts together; the first one counts on.
+        let _ = self.lock_listener().set(listener);
+    }
+
+    fn tell(&self, event: LockEvent) {
+        if let Some(listener) = self.lock_listener().get() {
+            listener(event);
+        }
     }
 
     /// The keyspace lock, from the same kind of queue.

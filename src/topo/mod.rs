@@ -23,7 +23,7 @@ pub use error::TopoError;
 pub use etcd::EtcdKv;
 pub use held::HeldLock;
 pub use kv::{Kv, KvEntry, KvError, LeaseId, Listing, Version, Watch, WatchEvent};
-pub use lock::{LockLost, LockOr, ShardLock};
+pub use lock::{LockEvent, LockListener, LockLost, LockOr, ShardLock};
 pub use memory::MemoryKv;
 pub use names::{NameError, ShardId, TabletAlias, check_cell, check_name, key_range, key_range_contains};
 pub use records::Versioned;

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Kv, KvError, MemoryKv, TopoError, Version, etcd::EtcdKv, keys::Root, queue::Identity};
+use super::{Kv, KvError, MemoryKv, TopoError, Version, etcd::EtcdKv, keys::Root, lock::LockListener, queue::Identity};
 
 /// How to reach the topology; the names of the flags are Vitess's.
 #[derive(Debug, Clone)]
@@ -85,6 +85,7 @@ struct Inner {
     cells: Mutex<BTreeMap<String, Store>>,
     lease_ttl: Duration,
     identity: Identity,
+    lock_listener: OnceLock<LockListener>,
     /// Owns the tasks that keep locks alive and give them back. There is one per lock.
     tasks: TaskTracker,
     /// Ends what waits in those tasks when the last clone is dropped or [`Topo::shutdown`] is called.
@@ -132,7 +133,8 @@ impl Topo {
 
     fn new(stores: Box<dyn Stores>, global: Store, lease_ttl: Duration) -> Self {
         let (cells, tasks, stop) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
-        Self { inner: Arc::new(Inner { stores, global, cells, lease_ttl, identity: Identity::of_this_process(), tasks, stop }) }
+        let (identity, lock_listener) = (Identity::of_this_process(), OnceLock::new());
+        Self { inner: Arc::new(Inner { stores, global, cells, lease_ttl, identity, lock_listener, tasks, stop }) }
     }
 
     /// Gives back every lock that is still held and waits until that is done, at most `limit`. Locks taken later are lost at once.
@@ -169,6 +171,10 @@ impl Topo {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    pub(super) fn lock_listener(&self) -> &OnceLock<LockListener> {
+        &self.inner.lock_listener
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

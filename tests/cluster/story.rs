@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Status;
-use vtelector::mysql::GtidSet;
 
 use super::{Ack, Fault, Move, SandboxError, Shape, TabletAlias, TestCluster, Writers, eventually, second_writers, writes_on};
 
@@ -107,18 +106,10 @@ impl Story {
         let (old, now) = (&change.from, &self.primary);
         self.test.heal(old, fault).await.unwrap();
         let test = &self.test;
-        let came = eventually(&format!("{old} after its return"), RETURN_LIMIT, async || {
-            if test.health_error(old).await?.contains("Errant GTID detected") {
-                let own = test.tablet(old).mysqld.gtid_executed().await?;
-                let errant: GtidSet = test.missing(&own, now).await?.parse().expect("MySQL prints sets that parse");
-                return Ok(Return::Errant(errant.count()));
-            }
-            let mut wrong = test.wrong_records(now).await?;
-            wrong.extend(test.wrong_servers(now).await?);
-            if wrong.is_empty() { Ok(Return::Clean) } else { Err(SandboxError::Wrong(wrong)) }
-        })
-        .await
-        .unwrap();
+        let came = match test.returned(old, now, RETURN_LIMIT).await.unwrap() {
+            Some(errant) => Return::Errant(errant.count()),
+            None => Return::Clean,
+        };
         assert!(!test.tablet(old).mysqld.is_writable().await.unwrap());
         if let Return::Errant(count) = came {
             assert!(count > 0, "it says that it is errant, but is not");

@@ -282,6 +282,7 @@ impl Shard {
             _ if sql.starts_with("SELECT @@global.rpl_semi_sync_source_timeout") => {
                 return row(&[&TIMEOUT_MS.to_string(), "1", "AFTER_SYNC", "1"]);
             }
+            _ if sql.starts_with("SELECT @@global.rpl_semi_sync_source_wait_point") => return row(&["AFTER_SYNC", "1"]),
             _ if sql.starts_with("SELECT (SELECT COUNT(*)") => return row(&["0"]),
             _ if sql.starts_with("SET ") => {}
             other => return Err(Status::new(Code::Unknown, format!("the simulator does not know {other}"))),

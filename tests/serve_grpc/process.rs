@@ -20,7 +20,7 @@ fn serve(line: &str) -> Command {
 }
 
 /// Starts it and reads its log up to the line that says where it listens.
-async fn started(line: &str) -> (Child, serde_json::Value, Vec<String>) {
+pub async fn started(line: &str) -> (Child, serde_json::Value, Vec<String>) {
     let mut process = serve(line).spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     let mut before = Vec::new();
@@ -38,7 +38,7 @@ async fn started(line: &str) -> (Child, serde_json::Value, Vec<String>) {
     (process, serving, before)
 }
 
-async fn signal(process: &Child, name: &str) {
+pub async fn signal(process: &Child, name: &str) {
     let pid = process.id().unwrap().to_string();
     assert!(Command::new("kill").args([format!("-{name}"), pid]).status().await.unwrap().success());
 }

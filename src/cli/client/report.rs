@@ -117,6 +117,7 @@ pub fn is_finding(answer: &GetStatusResponse) -> bool {
         || answer.recoveries_disabled.is_some()
         || !answer.blocked.is_empty()
         || !answer.garbage.is_empty()
+        || !answer.settings_error.is_empty()
 }
 
 pub fn status(answer: &GetStatusResponse) -> String {
@@ -125,13 +126,16 @@ pub fn status(answer: &GetStatusResponse) -> String {
         Some(off) => format!("DISABLED by {} since {}: {}", off.who, time(off.since.as_ref()), off.why),
     };
     let ready = if answer.not_ready.is_empty() { "yes".to_owned() } else { format!("NO: {}", answer.not_ready) };
-    let head = facts(vec![
+    let mut head = vec![
         ("elector", format!("{}, release {}", or_dash(&answer.who), or_dash(&answer.version))),
         ("ready", ready),
         ("recoveries", recoveries),
         ("shards looked after", answer.shards.to_string()),
         ("problems", answer.problems.to_string()),
-    ]);
+    ];
+    if !answer.settings_error.is_empty() {
+        head.push(("settings", format!("OLD ONES IN FORCE: {}", answer.settings_error)));
+    }
     let mut blocked = Table::new(&["SHARD", "BLOCKED BY"]);
     for shard in &answer.blocked {
         blocked.row([shard_name(&shard.keyspace, &shard.shard), shard.blocked.as_ref().map(block).unwrap_or_default()]);
@@ -141,7 +145,7 @@ pub fn status(answer: &GetStatusResponse) -> String {
         garbage.row([value.key.clone(), value.reason.clone()]);
     }
     let windows = if answer.maintenance.is_empty() { String::new() } else { maintenance(&answer.maintenance) };
-    sections(&[head, blocked.print_rows(), windows, garbage.print_rows()])
+    sections(&[facts(head), blocked.print_rows(), windows, garbage.print_rows()])
 }
 
 /// One event in one line.

@@ -66,3 +66,34 @@ fn every_story_ends_as_it_is_told() {
         assert_eq!(old.len(), new.len(), "stories/{file}.txt");
     }
 }
+
+#[test]
+fn every_code_is_told_in_a_story_and_stands_in_the_manual_in_its_place() {
+    let manual = include_str!("../../../docs/problems.md");
+    let listed: Vec<&str> = manual.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    let codes = || super::Code::ALL.iter().copied();
+    let listed: Vec<super::Code> = listed.into_iter().filter_map(|name| codes().find(|code| code.name() == name)).collect();
+    let mut in_order: Vec<super::Code> = codes().collect();
+    in_order.sort_by_key(|code| (code.priority(), *code));
+    assert_eq!(listed, in_order);
+    for code in codes() {
+        let found = FILES.iter().any(|(_, text)| text.lines().any(|line| line.starts_with(&format!("{code} "))));
+        assert!(found, "no story tells of {code}");
+    }
+}
+
+/// A bounced IO thread harms a living primary: one that is full, greets, or answers us by any other way is not asked like that.
+#[test]
+fn replicas_are_bounced_only_for_a_primary_that_is_silent() {
+    let may = |primary: &str| {
+        let story = format!("any\nz1-100 PRIMARY {primary}\nz1-101 age=0.1\nz1-102 age=0.1\n");
+        let story = Story::parse("bounce", &story);
+        super::may_bounce(&story.view, &story.rules)
+    };
+    assert!(may("down=silent@1.0") && may("mysql=refused@1.0 direct=closed@1.0"));
+    for lives in ["", "down=silent@0.4 good=0.9", "mysql=toomany@5", "mysql=answered@5", "down=silent@5 direct=ok", "shutdown"] {
+        assert!(!may(lives), "{lives:?}");
+    }
+    assert!(!may("down=silent@5\nheard z1-101 greeted@0.3"));
+    assert!(!may("down=silent@5\nnot looked"));
+}

@@ -289,6 +289,11 @@ impl Story {
         match word.split_once('=').unwrap_or((word, "")) {
             ("writable", _) => (status.read_only, status.super_read_only) = (false, false),
             ("readonly", _) => (status.read_only, status.super_read_only) = (true, true),
+            ("src", "old_address") => {
+                let old = self.replication_from(&alias("z1-100"));
+                status.replication =
+                    Some(Replication { source_host: "10.8.8.8".to_owned(), source_uuid: Some(server("A")), ..old });
+            }
             ("src", "none") => status.replication = None,
             ("src", "stranger") => {
                 let stranger = Replication { source_host: "10.9.9.9".to_owned(), ..self.replication_from(&alias("z1-199")) };

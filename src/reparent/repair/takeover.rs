@@ -1,6 +1,6 @@
 //! A wrong primary corrected: the topology declares one tablet, and another one works.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{outcome::Stop, server::Server};
 use crate::{
@@ -16,20 +16,16 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Moves the primary from the one that works to the one that is declared. There are never two writers: first the topology is told what is
 /// so, which changes no server, and then the primary moves as in every planned reparent. If that fails, the one that works is the declared
 /// one.
-pub(in crate::reparent) async fn take_over(
-    run: &mut Run,
-    from: &TabletAlias,
-    to: &TabletAlias,
-) -> Result<Promoted, ReparentError> {
-    run.lock(format!("TakeOver({from} -> {to})")).await?;
-    let result = run.take_over_locked(from, to).await;
+pub(in crate::reparent) async fn take_over(run: &mut Run, to: &TabletAlias) -> Result<Promoted, ReparentError> {
+    run.lock(format!("TakeOver({to})")).await?;
+    let result = run.take_over_locked(to).await;
     run.unlock().await;
     result
 }
 
 impl Run {
-    async fn take_over_locked(&mut self, from: &TabletAlias, to: &TabletAlias) -> Result<Promoted, ReparentError> {
-        self.declare_what_works(from, to).await.map_err(|stop| self.as_reparent_error(stop, to))?;
+    async fn take_over_locked(&mut self, to: &TabletAlias) -> Result<Promoted, ReparentError> {
+        self.declare_what_works(to).await.map_err(|stop| self.as_reparent_error(stop, to))?;
         let request = Planned {
             new_primary: Some(to.clone()),
             avoid_primary: None,
@@ -44,26 +40,17 @@ impl Run {
 
     /// Makes the record of the tablet that works PRIMARY, with the newest term. No server is touched, except that the declared one is kept
     /// read-only.
-    async fn declare_what_works(&mut self, from: &TabletAlias, to: &TabletAlias) -> Result<(), Stop> {
+    async fn declare_what_works(&mut self, to: &TabletAlias) -> Result<(), Stop> {
         let scene = self.scene().await?;
         let record = scene.as_primary(to)?.clone();
+        let declared = self.server(&record, to).await?;
+        let others = self.others(&scene.declared, to).await;
+        let (from, server) = the_one_that_works((to, &declared), &others).map_err(Stop::NotDue)?;
         let working = scene.tablet(from)?.clone();
-        let (server, declared) = (self.server(&working, from).await?, self.server(&record, to).await?);
-        let not_due = |reason: String| Err(Stop::NotDue(reason));
-        if !server.is_writable() || server.replication().is_some() {
-            return not_due(format!("{from} does not work as a primary any more"));
-        }
-        if declared.is_writable() {
-            return not_due(format!("{to} is writable, too: {from} is to be retired, and not to be followed"));
-        }
-        let others = self.others(&scene.declared, from).await;
-        if let Some((other, _)) = others.iter().find(|(_, other)| other.is_writable()) {
-            return not_due(format!("{other} is writable beside {from}"));
-        }
         if !declared.is_closed() {
             self.close_server(to, &record, &declared).await?;
         }
-        let missing = lacks(&declared, &server);
+        let missing = lacks(&declared, server);
         if !missing.is_empty() {
             let (elect, ahead) = (from.clone(), to.clone());
             return Err(ReparentError::CandidateBehind { elect, ahead, missing: missing.to_string() }.into());
@@ -130,6 +117,25 @@ impl Run {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// The only server that takes writes, where the declared primary takes none.
+fn the_one_that_works<'a>(
+    (to, declared): (&TabletAlias, &Server),
+    others: &'a BTreeMap<TabletAlias, Server>,
+) -> Result<(&'a TabletAlias, &'a Server), String> {
+    if declared.is_writable() {
+        return Err(format!("{to} takes writes: whoever else does is to be retired, and not to be followed"));
+    }
+    let mut writable = others.iter().filter(|(_, other)| other.is_writable());
+    match (writable.next(), writable.next()) {
+        (None, _) => Err(format!("nobody takes writes, and {to} is declared")),
+        (Some((one, _)), Some((other, _))) => Err(format!("{one} and {other} both take writes")),
+        (Some((one, server)), None) if server.replication().is_some() => {
+            Err(format!("{one} takes writes, and replicates as well"))
+        }
+        (Some(working), None) => Ok(working),
     }
 }
 

@@ -118,7 +118,7 @@ impl Server {
             only_read_only: false,
             commits_wait: false,
             auto_position: true,
-            heartbeat_s: 4.0,
+            heartbeat_s: 30.0,
             sql_error: String::new(),
             io_error: String::new(),
             own_type: None,

@@ -301,10 +301,10 @@ impl TabletManager for Arc<World> {
                 semi_sync_replica_status: server.semi_sync_replica && server.io,
                 semi_sync_wait_for_replica_count: server.semi_sync_wait_count as u32,
                 semi_sync_primary_timeout: server.semi_sync_timeout_ms,
-                replication_configuration: server
-                    .source
-                    .as_ref()
-                    .map(|_| Configuration { heartbeat_interval: server.heartbeat_s, replica_net_timeout: server.net_timeout_s }),
+                replication_configuration: Some(Configuration {
+                    heartbeat_interval: server.heartbeat_s,
+                    replica_net_timeout: server.net_timeout_s,
+                }),
                 tablet_type: server.own_type.unwrap_or(server.tablet_type) as i32,
                 replication_status: replica_status(inner, server),
                 primary_status: Some(PrimaryStatus { position: format!("MySQL56/{}", server.executed), ..Default::default() }),
@@ -314,10 +314,6 @@ impl TabletManager for Arc<World> {
                 version: server.version.clone(),
                 log_bin_enabled: server.log_bin,
                 log_replica_updates: true,
-                replication_configuration: Some(Configuration {
-                    heartbeat_interval: 30.0,
-                    replica_net_timeout: server.net_timeout_s,
-                }),
                 ..Default::default()
             })
         };

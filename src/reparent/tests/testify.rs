@@ -123,3 +123,31 @@ async fn what_a_dead_elector_left_short_is_set_back_by_whoever_comes_next() {
     assert!(journal(&world).await.net_timeouts.is_empty());
     world.check("z1-100").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_thread_is_started_towards_a_primary_that_is_being_replaced() {
+    let world = three().await;
+    let mut left = Journal::new("dead", "EmergencyReparentShard", Stage::Promoting, &alias("z1-101"), Duration::ZERO);
+    left.old_primary = Some("z1-0000000100".to_owned());
+    world.topo.global().put(&Journal::key("/vtelector", &world.shard), left.encode()).await.unwrap();
+    world.change("z1-102", |server| server.io = false);
+    let (said, _) = verdict();
+    let kept = said.clone();
+    let verdict: Verdict = Arc::new(move |greetings| {
+        kept.lock().unwrap().clone_from(&greetings);
+        Box::pin(async { Err("nothing is proven".to_owned()) })
+    });
+    let outcome = world.hands().testify(&world.shard, &alias("z1-100"), due(), verdict).await;
+    assert!(matches!(error(outcome), ReparentError::NotDue { .. }));
+    assert!(said.lock().unwrap().values().all(|greeting| matches!(greeting, Greeting::CannotTell(_))));
+    assert!(world.untouched());
+
+    // Nor where a timeout is set back on the way.
+    left.net_timeouts = [("z1-0000000102".to_owned(), 60)].into();
+    world.topo.global().put(&Journal::key("/vtelector", &world.shard), left.encode()).await.unwrap();
+    world.change("z1-102", |server| server.net_timeout_s = 1);
+    let gate: Gate = Arc::new(|| Box::pin(async { Err("nothing is to be done".to_owned()) }));
+    error(world.hands().planned_if(&world.shard, to("z1-101"), gate).await);
+    assert_eq!(timeouts(&world), [60; 3]);
+    assert!(!world.server("z1-102").io);
+}

@@ -12,7 +12,7 @@ use crate::{
     },
     sense::{
         Watched,
-        declared::{Declared, Reading},
+        declared::{Declared, Reading, touched},
     },
     topo::{Snapshot, Topo, Watcher},
 };
@@ -54,7 +54,7 @@ async fn declared(tablets: &[(&str, TabletType, i64)], watched: Watched) -> Decl
     let complete =
         |snapshot: &std::sync::Arc<Snapshot>| !snapshot.is_partial() && snapshot.tablets_of(&shard()).count() == tablets.len();
     let snapshot = snapshots.wait_for(complete).await.unwrap();
-    Declared::of(&snapshot, &Reading { watched, ..Reading::default() })
+    Declared::of(&snapshot, &Reading { watched, ..Reading::default() }, None)
 }
 
 fn watched(cells: &[&str], clusters: &[&str]) -> Watched {
@@ -110,6 +110,46 @@ async fn records_are_read_for_what_they_forbid() {
 
 #[test]
 fn without_the_global_topology_nothing_is_declared_and_the_gap_is_named() {
-    let declared = Declared::of(&Snapshot::new(), &Reading::default());
+    let declared = Declared::of(&Snapshot::new(), &Reading::default(), None);
     assert!(declared.shards.is_empty() && declared.gaps.global.is_some());
+}
+
+#[tokio::test]
+async fn a_change_touches_the_shards_that_it_concerns() {
+    let topo = Topo::in_memory();
+    let info = CellInfo { server_address: "memory".to_owned(), root: "/vitess/z1".to_owned() };
+    topo.create_cell_info("z1", &info).await.unwrap();
+    topo.create_keyspace("commerce", &Keyspace::default()).await.unwrap();
+    topo.create_shard(&shard(), Duration::from_secs(1)).await.unwrap();
+    topo.create_shard(&"commerce/80-".parse().unwrap(), Duration::from_secs(1)).await.unwrap();
+    let watcher = Watcher::start(&topo, &CancellationToken::new());
+    let mut snapshots = watcher.snapshots();
+    let all = |snapshot: &std::sync::Arc<Snapshot>| !snapshot.is_partial() && snapshot.shards.len() == 2;
+    let before = snapshots.wait_for(all).await.unwrap().clone();
+    assert_eq!(touched(&Snapshot::new(), &before), None, "everything was read");
+    assert_eq!(touched(&before, &before), Some([].into()));
+    let record = |shard: &str| Tablet {
+        alias: Some((&alias("z1-100")).into()),
+        keyspace: "commerce".to_owned(),
+        shard: shard.to_owned(),
+        ..Tablet::default()
+    };
+    topo.create_tablet(&record("-80")).await.unwrap();
+    let added = snapshots.wait_for(|snapshot| snapshot.tablets_of(&shard()).count() == 1).await.unwrap().clone();
+    assert_eq!(touched(&before, &added), Some([shard()].into()));
+    let mut moved = |tablet: &mut Tablet| {
+        *tablet = record("80-");
+        true
+    };
+    topo.update_tablet(&alias("z1-100"), &mut moved).await.unwrap();
+    let moved = snapshots.wait_for(|snapshot| snapshot.tablets_of(&shard()).count() == 0).await.unwrap().clone();
+    assert_eq!(touched(&added, &moved), Some([shard(), "commerce/80-".parse().unwrap()].into()), "both are concerned");
+    let mut named = |record: &mut Shard| {
+        record.is_primary_serving = !record.is_primary_serving;
+        true
+    };
+    topo.update_shard(&shard(), &mut named).await.unwrap();
+    let renamed = |snapshot: &std::sync::Arc<Snapshot>| snapshot.shards[&shard()] != moved.shards[&shard()];
+    let named = snapshots.wait_for(renamed).await.unwrap().clone();
+    assert_eq!(touched(&moved, &named), Some([shard()].into()));
 }

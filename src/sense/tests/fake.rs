@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     mysql::probe::{DirectFailure, DirectLink, DirectMysql},
     pb::{
-        query::{QueryResult, RealtimeStats, StreamHealthResponse},
+        query::{QueryResult, RealtimeStats, Row, StreamHealthResponse},
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
         topodata::{CellInfo, Keyspace, Shard, Tablet, TabletType},
         vttime,
@@ -187,6 +187,12 @@ tablet_manager! {
         self.answer(tablet, "GetGlobalStatusVars", call, |_| [waits()].into()).await
     }
 
+    async fn execute_fetch_as_dba(&self, tablet: &Tablet, sql: &str, _: u64, call: Call) -> Result<QueryResult, TabletError> {
+        assert!(sql.contains("wait_point"), "a sensor sent {sql}");
+        let row = Row { lengths: vec![10, 1], values: b"AFTER_SYNC1".to_vec() };
+        self.answer(tablet, "ExecuteFetchAsDba", call, |_| QueryResult { rows: vec![row.clone()], ..QueryResult::default() }).await
+    }
+
     async fn hear(&self, tablet: &Tablet, of: &Tablet, _: Duration, call: Call) -> Result<Greeting, TabletError> {
         let of = TabletAlias::try_from(of.alias.as_ref().unwrap()).unwrap();
         let greeting = match self.parts()[&of].play {
@@ -225,7 +231,6 @@ tablet_manager! {
         refresh_state() -> ();
         run_health_check() -> ();
         reset_replication_parameters() -> ();
-        execute_fetch_as_dba(&str, u64) -> QueryResult;
 }
 
 /// A direct connection to the stage's primary.

@@ -131,6 +131,7 @@ pub async fn get_status(context: &Context, _: GetStatusRequest) -> Result<GetSta
         shards: entries.len() as u64,
         problems: entries.values().map(|entry| entry.problems.len() as u64).sum(),
         not_ready: context.not_ready().unwrap_or_default(),
+        settings_error: context.settings_error.borrow().clone().unwrap_or_default(),
         recoveries_disabled: disabled.map(|off| RecoveriesDisabled { who: off.who, why: off.why, since: off.since.map(time) }),
         blocked: blocked.collect(),
         maintenance: windows(context, &state),

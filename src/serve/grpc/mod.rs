@@ -99,6 +99,7 @@ pub struct Context {
     ledger: Ledger,
     live: watch::Receiver<Arc<Live>>,
     ready: Readiness,
+    settings_error: watch::Receiver<Option<String>>,
     watchers: Arc<Semaphore>,
 }
 
@@ -109,6 +110,7 @@ impl Context {
         parts: Parts,
         elector: &Elector,
         ready: Readiness,
+        settings_error: watch::Receiver<Option<String>>,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -132,6 +134,7 @@ impl Context {
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
             ready,
+            settings_error,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
         }))
     }

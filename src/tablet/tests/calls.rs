@@ -7,7 +7,11 @@ use tonic::{Code, Status};
 
 use super::fake::{Answer, FakeTablet, client, tablet_at, within_ms};
 use crate::{
-    pb::{query, replicationdata, tabletmanagerdata as data, topodata},
+    pb::{
+        query, replicationdata, tabletmanagerdata as data, topodata,
+        vtelectoragent::{HearRequest, HearResponse, Heard},
+    },
+    shard::Greeting,
     tablet::{Call, SetSource, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
@@ -222,4 +226,25 @@ async fn a_record_that_says_not_to_call_is_obeyed() {
         assert!(error.message.contains(words), "{error}");
     }
     assert!(client.connected().is_empty(), "nothing was dialled");
+}
+
+#[tokio::test]
+async fn a_tablet_that_is_no_witness_is_asked_once_a_connection() {
+    let fake = FakeTablet::start().await;
+    let (client, tablet, call) = (client(), fake.tablet(), within_ms(2000));
+    let of = topodata::Tablet { mysql_hostname: "10.0.0.9".to_owned(), mysql_port: 3306, ..Default::default() };
+    let wait = Duration::from_secs(1);
+    fake.answer(Answer::Message(HearResponse { heard: Heard::Silent.into(), ..Default::default() }.encode_to_vec()));
+    assert_eq!(client.hear(&tablet, &of, wait, call).await.unwrap(), Greeting::Silent);
+    let asked = fake.received().pop().unwrap();
+    assert_eq!(asked.path, "/vtelectoragent.Witness/Hear");
+    let request = HearRequest { host: "10.0.0.9".to_owned(), port: 3306, wait_ms: 1000 };
+    assert_eq!(asked.message, request.encode_to_vec());
+
+    fake.answer(Answer::Status(Status::unimplemented("unknown service vtelectoragent.Witness")));
+    for _ in 0..3 {
+        let error = client.hear(&tablet, &of, wait, call).await.unwrap_err();
+        assert_eq!(error.kind, TabletErrorKind::Unimplemented);
+    }
+    assert_eq!(fake.received().len(), 2, "a vttablet does not learn the call by being asked again");
 }

@@ -234,14 +234,14 @@ async fn an_error_that_a_start_does_not_cure_is_told_in_mysqls_words() {
 async fn a_heartbeat_is_mended_while_the_relay_log_is_applied() {
     let world = three("semi_sync").await;
     world.change("z1-102", |server| {
-        (server.net_timeout_s, server.lazy) = (60, true);
+        (server.net_timeout_s, server.lazy) = (8, true);
         unapplied(server);
     });
     done(&world, "z1-102", Repair::FixHeartbeat).await;
     let server = world.server("z1-102");
-    assert!(server.heartbeat_s == 30.0 && server.received == gtids("A:1-10") && server.io && server.sql);
+    assert!(server.heartbeat_s == 4.0 && server.received == gtids("A:1-10") && server.io && server.sql);
     // A change that fails leaves a replica that replicates.
-    world.change("z1-102", |server| server.net_timeout_s = 8);
+    world.change("z1-102", |server| server.net_timeout_s = 60);
     world.fault("z1-102", "ExecuteFetchAsDba", Fault::Error, 1);
     failed(&world, "z1-102", Repair::FixHeartbeat).await;
     assert!(world.server("z1-102").io);

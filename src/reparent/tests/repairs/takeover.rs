@@ -21,7 +21,7 @@ async fn wrong_primary(policy: &'static str) -> Arc<World> {
 }
 
 async fn take_over(world: &Arc<World>) -> Outcome {
-    let outcome = world.hands().take_over_if(&world.shard, &alias("z1-101"), &alias("z1-100"), due()).await;
+    let outcome = world.hands().take_over_if(&world.shard, &alias("z1-100"), due()).await;
     assert!(world.lock_is_free().await);
     outcome
 }
