@@ -153,11 +153,12 @@ impl World {
         sleep_until(at + Duration::from_secs(1)).await;
     }
 
-    /// The host that is primary dies with its mysqld for good.
-    pub fn lose_primary(&self) {
+    /// The primary's mysqld dies, for good or until somebody starts it.
+    pub fn lose_primary(&self) -> usize {
         let primary = self.primary();
         self.note(format!("mysqld of {} is killed", self.alias(primary)));
         self.lock().hosts[primary].mysqld.die();
+        primary
     }
 
     fn random_replica(&self, primary: usize) -> usize {
