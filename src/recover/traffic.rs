@@ -26,7 +26,7 @@ pub enum TrafficError {
         /// The shard.
         shard: ShardId,
         /// Why.
-        source: TopoError,
+        source: Box<TopoError>,
     },
     /// The primary did not tell its streams.
     #[error("cannot tell whether a workflow switches traffic of {shard}: its primary does not tell its streams: {source}")]
@@ -34,7 +34,7 @@ pub enum TrafficError {
         /// The shard.
         shard: ShardId,
         /// Why.
-        source: TabletError,
+        source: Box<TabletError>,
     },
     /// It took too long.
     #[error("cannot tell whether a workflow switches traffic of {shard}: no answer within {limit:?}")]
@@ -56,13 +56,15 @@ pub async fn traffic_in_the_way(
     limit: Duration,
 ) -> Result<Option<String>, TrafficError> {
     let look = async {
-        if let Some(found) =
-            in_topology(topo, shard, primary).await.map_err(|source| TrafficError::Topology { shard: shard.clone(), source })?
+        if let Some(found) = in_topology(topo, shard, primary)
+            .await
+            .map_err(|source| TrafficError::Topology { shard: shard.clone(), source: Box::new(source) })?
         {
             return Ok(Some(found));
         }
         let keyspace = topo.keyspace(&shard.keyspace).await;
-        let keyspace = keyspace.map_err(|source| TrafficError::Topology { shard: shard.clone(), source })?.value;
+        let keyspace =
+            keyspace.map_err(|source| TrafficError::Topology { shard: shard.clone(), source: Box::new(source) })?.value;
         let sidecar = if keyspace.sidecar_db_name.is_empty() { SIDECAR_DB } else { &keyspace.sidecar_db_name };
         let sql = traffic::streams_query(sidecar);
         let result = match tablets.execute_fetch_as_dba(primary, &sql, STREAMS_MAX, Call::read(limit)).await {
@@ -70,7 +72,7 @@ pub async fn traffic_in_the_way(
             Err(error) if error.mysql_errno().is_some_and(|mysql| [NO_SUCH_DATABASE, NO_SUCH_TABLE].contains(&mysql.errno)) => {
                 return Ok(None);
             }
-            Err(source) => return Err(TrafficError::Streams { shard: shard.clone(), source }),
+            Err(source) => return Err(TrafficError::Streams { shard: shard.clone(), source: Box::new(source) }),
         };
         Ok(traffic::in_streams(&streams(&result)))
     };
