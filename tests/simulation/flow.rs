@@ -17,7 +17,9 @@ const NOTICED_MS: (u64, u64) = (110, 220);
 const CONNECTED_MS: (u64, u64) = (30, 60);
 
 /// MySQL's error numbers for a connection that cannot be made, and one that is lost.
-const CR_CONN_HOST_ERROR: u32 = 2003;
+pub const CR_CONN_HOST_ERROR: u32 = 2003;
+/// A server in offline mode throws its replicas out.
+pub const ER_OFFLINE: u32 = 3032;
 const CR_SERVER_LOST: u32 = 2013;
 
 pub fn step(state: &mut State, now: Instant) {
@@ -105,13 +107,15 @@ fn connect(state: &mut State, host: usize, now: Instant) {
         waiting @ Io::Connecting { trying: None, .. } => waiting,
         Io::Connecting { trying: Some(since), next, errno } => match (reaches, process) {
             (true, Process::Dead) => failed(CR_CONN_HOST_ERROR),
-            (true, Process::Running) if offline => failed(CR_CONN_HOST_ERROR),
+            (true, Process::Running) if offline => failed(ER_OFFLINE),
             (true, Process::Running) if now - since >= between(rng, CONNECTED_MS) => {
                 mysqld.sent = mysqld.received;
                 mysqld.events.clear();
+                // What the source skips, because this replica has it, counts as acknowledged.
+                mysqld.events.push_back((now, mysqld.received));
                 Io::Running { heard: now, acks: mysqld.replica_enabled, source_boot: boot, lost: None }
             }
-            _ if now - since >= mysqld.net_timeout => failed(CR_CONN_HOST_ERROR),
+            _ if now - since >= mysqld.net_timeout => failed(CR_SERVER_LOST),
             _ => Io::Connecting { trying: Some(since), next, errno },
         },
     };

@@ -17,6 +17,7 @@ use vtelector::{
 
 use super::{
     actions::primary_status,
+    flow::{CR_CONN_HOST_ERROR, ER_OFFLINE},
     gtid::uuid,
     manager::{Flavour, Handler},
     mysqld::{Io, Process},
@@ -35,6 +36,16 @@ const PULSE: Duration = Duration::from_millis(400);
 /// How often a health stream says that nothing is new.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(20);
 
+/// MySQL's words for a connection that failed; whoever reads them decides by the words.
+fn words(errno: u32) -> String {
+    let message = match errno {
+        CR_CONN_HOST_ERROR => "Can't connect to MySQL server on 'source:3306' (111)",
+        ER_OFFLINE => "The server is currently in offline mode",
+        _ => "Lost connection to MySQL server at 'reading initial communication packet', system error: 110",
+    };
+    format!("Error connecting to source 'vt_repl@source:3306'. This was attempt 1/86400. Message: {message}")
+}
+
 pub fn replication(state: &State, host: usize) -> Option<Status> {
     let mysqld = &state.hosts[host].mysqld;
     let source = mysqld.source?;
@@ -42,9 +53,7 @@ pub fn replication(state: &State, host: usize) -> Option<Status> {
         Io::Stopped => (STOPPED, String::new()),
         Io::Running { lost: None, .. } => (RUNNING, String::new()),
         Io::Running { .. } | Io::Connecting { errno: 0, .. } => (CONNECTING, String::new()),
-        Io::Connecting { errno, .. } => {
-            (CONNECTING, format!("{errno}: error connecting to source, or reconnecting (errno {errno})"))
-        }
+        Io::Connecting { errno, .. } => (CONNECTING, words(errno)),
     };
     let sql = mysqld.sql && mysqld.sql_error.is_none();
     Some(Status {
