@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A cluster whose elector looks at every tablet ten times a second.
 async fn watched() -> (TestCluster, TabletAlias) {
     let mut shape = shape();
-    shape.elector_flags = vec!["--instance-poll-time=100ms".to_owned()];
+    shape.elector_flags.push("--instance-poll-time=100ms".to_owned());
     TestCluster::start(shape).await
 }
 

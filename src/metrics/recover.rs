@@ -116,6 +116,15 @@ impl RecoverMetrics {
         self.open.with_label_values(&[code.name()]).dec();
     }
 
+    /// A tablet, or with `None` the shard as a whole, is watched no more: its series end.
+    pub fn forget(&self, shard: &ShardId, tablet: Option<&TabletAlias>) {
+        let alias = tablet.map(ToString::to_string).unwrap_or_default();
+        for code in Code::ALL {
+            // An error says that there was no such series.
+            let _ = self.detected.remove_label_values(&[code.name(), &alias, &shard.keyspace, &shard.shard]);
+        }
+    }
+
     fn detected(&self, shard: &ShardId, code: Code, tablet: Option<&TabletAlias>) -> IntGauge {
         let alias = tablet.map(ToString::to_string).unwrap_or_default();
         self.detected.with_label_values(&[code.name(), &alias, &shard.keyspace, &shard.shard])

@@ -80,6 +80,11 @@ impl Supervisor {
     pub(super) async fn act(&mut self, view: &ShardView, problem: &Problem, action: Action) -> Ended {
         match &action {
             Action::Reread(tablets) => {
+                // A greeting that is asked for changes nothing, and takes as long as silence has to last: it is not waited for.
+                let of_primary = problem.tablet.as_ref() == view.primary();
+                if of_primary && self.asking.is_empty() {
+                    self.ask_witnesses(problem);
+                }
                 self.context.senses.reread_some(&self.shard, tablets, REREAD_LIMIT).await;
                 return Ended::Looked;
             }

@@ -48,6 +48,8 @@ pub(super) struct Supervisor {
     pub(super) shard: ShardId,
     memory: Memory,
     open: BTreeMap<ProblemKey, Instant>,
+    /// The tablets that were there last.
+    tablets: BTreeSet<TabletAlias>,
     skips_counted: BTreeSet<(ProblemKey, &'static str)>,
     /// Asks the witnesses while we go on.
     pub(super) asking: JoinSet<bool>,
@@ -73,6 +75,7 @@ impl Supervisor {
             shard,
             memory: Memory::default(),
             open: BTreeMap::new(),
+            tablets: BTreeSet::new(),
             skips_counted: BTreeSet::new(),
             asking: JoinSet::new(),
             must_bounce: false,
@@ -178,6 +181,11 @@ impl Supervisor {
             );
         }
         self.suspect(view, problems, now);
+        let there: BTreeSet<TabletAlias> = view.tablets.keys().cloned().collect();
+        for alias in self.tablets.difference(&there) {
+            self.context.metrics.recover.forget(&self.shard, Some(alias));
+        }
+        self.tablets = there;
     }
 
     fn suspect(&mut self, view: &ShardView, problems: &[Problem], now: Instant) {
@@ -195,6 +203,9 @@ impl Supervisor {
     fn close_all(&mut self) {
         for key in std::mem::take(&mut self.open).keys() {
             self.context.metrics.recover.closed(&self.shard, key);
+        }
+        for alias in self.tablets.iter().map(Some).chain([None]) {
+            self.context.metrics.recover.forget(&self.shard, alias);
         }
         self.context.board.forget(&self.shard, SystemTime::now());
     }

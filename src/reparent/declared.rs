@@ -35,6 +35,8 @@ pub(super) struct Declared {
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Cells whose tablets are unknown, with the reasons; empty when all could be read.
     pub unreadable: String,
+    /// Tablets that the replication graph names and that have no record, with the reasons: their servers may live, and acknowledge.
+    pub dangling: BTreeMap<TabletAlias, String>,
     /// The same, each with its reason.
     pub unreadable_cells: BTreeMap<String, String>,
 }
@@ -74,7 +76,7 @@ impl Declared {
             tokio::try_join!(topo.shard(&shard), topo.keyspace(&shard.keyspace), topo.shard_tablets(&shard))?;
         let policy = full_policy(run, &keyspace.value.durability_policy).await?;
         for (alias, reason) in &found.dangling {
-            run.warn(format!("{alias} is left out: {reason}"));
+            run.warn(format!("{alias} is not asked: {reason}"));
         }
         for (alias, tablet) in &found.tablets {
             if let Some(Err(error)) = tablet.tags.get(PROMOTION_RULE_TAG).map(|rule| rule.parse::<PromotionRule>()) {
@@ -94,7 +96,17 @@ impl Declared {
             name => name.to_owned(),
         };
         let term = term(record.value.primary_term_start_time.as_ref());
-        Ok(Self { shard, primary, term, policy, sidecar, tablets: found.tablets, unreadable, unreadable_cells })
+        Ok(Self {
+            shard,
+            primary,
+            term,
+            policy,
+            sidecar,
+            tablets: found.tablets,
+            dangling: found.dangling,
+            unreadable,
+            unreadable_cells,
+        })
     }
 
     /// Refuses where the shard record names another primary than the caller expected.

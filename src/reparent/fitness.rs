@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     ReparentError,
-    dba::{CLOCK, Spelling, first_row, is_unknown_variable},
+    dba::{CLOCK, IS_OFFLINE, Spelling, first_row, is_unknown_variable},
     declared::{Declared, Term},
     run::Run,
 };
@@ -53,13 +53,19 @@ impl Settings {
 pub(super) struct Reading {
     settings: Result<Option<Settings>, TabletError>,
     clock: Result<Vec<String>, TabletError>,
+    /// Whether its clients are cut off: it was fenced as a primary of old, and nobody has lifted that.
+    offline: bool,
 }
 
 /// Reads settings and clock. Nothing is changed.
 pub(super) async fn read(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Reading {
     let clock = async { Ok(first_row(&tablets.execute_fetch_as_dba(tablet, CLOCK, 1, call).await?)) };
-    let (settings, clock) = tokio::join!(semi_sync_settings(tablets, tablet, call), clock);
-    Reading { settings, clock }
+    let offline = async {
+        let answer = tablets.execute_fetch_as_dba(tablet, IS_OFFLINE, 1, call).await;
+        answer.is_ok_and(|row| first_row(&row).first().is_some_and(|value| matches!(value.as_str(), "1" | "ON")))
+    };
+    let (settings, clock, offline) = tokio::join!(semi_sync_settings(tablets, tablet, call), clock, offline);
+    Reading { settings, clock, offline }
 }
 
 /// The settings, or `None` when neither spelling of the plugin is loaded.
@@ -99,6 +105,12 @@ impl Run {
         reading: Reading,
     ) -> Result<(), ReparentError> {
         let Some(tablet) = declared.tablet(elect) else { return Ok(()) };
+        // Replicas could not connect to it, and its first commit would wait for ever.
+        if reading.offline {
+            let unfit = |reason: String| ReparentError::Unfit { elect: elect.clone(), reason: format!("offline_mode: {reason}") };
+            self.lift(elect, tablet).await.map_err(unfit)?;
+            self.say(format!("{elect} was in offline_mode, which an earlier fence had left on; it is lifted"));
+        }
         if declared.semi_sync_primary(elect) {
             self.check_semi_sync(declared, elect, tablet, reading.settings).await?;
         }

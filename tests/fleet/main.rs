@@ -1,6 +1,10 @@
 //! A large fleet, simulated, and an elector that watches it: what that costs, and how fast it acts. `make measure-fleet` runs it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a measurement takes the real time, and ends with its process")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a measurement takes the real time, and ends with its process"
+)]
 
 mod fleet;
 mod page;

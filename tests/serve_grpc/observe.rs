@@ -28,15 +28,16 @@ use crate::{
 const SOON: Duration = Duration::from_secs(15);
 
 /// Something that greets as MySQL does, for as long as the answer lives.
-async fn mysql_that_greets() -> (i32, tokio_util::task::AbortOnDropHandle<()>) {
+async fn mysql_that_greets() -> (i32, tokio::task::JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = tokio::spawn(async move {
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             stream.write_all(b"\x4a\0\0\0\x0a9.7.0\0").await.unwrap();
         }
     });
-    (port.into(), tokio_util::task::AbortOnDropHandle::new(server))
+    (port.into(), server)
 }
 
 /// A port at which nobody listens.

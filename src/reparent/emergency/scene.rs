@@ -106,6 +106,16 @@ impl Scene {
     }
 
     fn elect_among(&self, tablets: &BTreeMap<TabletAlias, Testimony>) -> Result<Chosen, NoPromotion> {
+        let with_dangling;
+        let tablets = if self.declared.dangling.is_empty() {
+            tablets
+        } else {
+            let others =
+                self.declared.dangling.keys().filter(|alias| !tablets.contains_key(*alias) && self.old_primary() != Some(*alias));
+            let nobody_asked = |alias: &TabletAlias| (alias.clone(), without_record());
+            with_dangling = others.map(nobody_asked).chain(tablets.clone()).collect();
+            &with_dangling
+        };
         let evidence = EmergencyEvidence {
             shard: &self.declared.shard,
             policy: &*self.declared.policy,
@@ -221,6 +231,14 @@ impl Scene {
 }
 
 /// What the record alone says.
+/// A tablet whose record is gone and whose server may live: it can acknowledge, and nobody can ask it.
+fn without_record() -> Testimony {
+    let record = Tablet { r#type: TabletType::Replica as i32, ..Tablet::default() };
+    let reason = "it has no record, and the replication graph names it; if its MySQL is stopped for certain, take it out of the graph \
+                  (vtctldclient ShardReplicationFix)";
+    Testimony { reach: Reach::Unreached(reason.to_owned()), ..unasked(&record) }
+}
+
 fn unasked(tablet: &Tablet) -> Testimony {
     Testimony {
         tablet_type: tablet.r#type(),
