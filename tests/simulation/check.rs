@@ -24,7 +24,7 @@ const CALLS_MAX: usize = 400;
 /// Looks at what the last tick has brought; what is new and wrong, for the diary.
 pub fn watch(state: &mut State, now: Instant, start: Instant) -> Vec<String> {
     let mut found = Vec::new();
-    let unseen = state.acks[state.acks_seen..].iter().copied().collect::<Vec<_>>();
+    let unseen = state.acks[state.acks_seen..].to_vec();
     for ack in unseen {
         if state.writers.last().is_none_or(|(last, _)| *last != ack.server) {
             let again = state.promotions.iter().rev().find(|(_, host)| *host == ack.server).map(|(at, _)| *at);
