@@ -15,7 +15,7 @@ use crate::{
     ledger::{Kind, Outcome as Ending, Recovery},
     metrics::Phase,
     peers::Claim,
-    reparent::{Emergency, Mode, Outcome, Planned, RepairEnd, ReparentError, Step, Verdict},
+    reparent::{Emergency, Mode, Outcome, Planned, Refusal, RepairEnd, ReparentError, Step, Verdict},
     shard::{FailureClass, ShardView},
     topo::TabletAlias,
 };
@@ -192,7 +192,12 @@ impl Supervisor {
             && !verdict.holds()
         {
             let why = verdict.to_string();
-            tracing::warn!(shard = %self.shard, %primary, why, "no failover: the electors do not agree that this primary is lost");
+            // Asked again and again while it lasts: a person has to hear it once.
+            if self.quorum_refused.replace(primary.clone()).as_ref() == Some(&primary) {
+                tracing::info!(shard = %self.shard, %primary, why, "the electors still do not agree");
+            } else {
+                tracing::warn!(shard = %self.shard, %primary, why, "no failover: the electors do not agree that this primary is lost");
+            }
             return (Ended::Failed(why), None);
         }
         let suspicion = self.suspected;
@@ -258,6 +263,13 @@ impl Supervisor {
         match self.context.hands.repair(&self.shard, tablet, repair, gate).await.end {
             RepairEnd::Done(_) => Ended::Done,
             end @ (RepairEnd::AlreadyFixed(_) | RepairEnd::NotDue(_)) => Ended::NotDue(end.to_string()),
+            // Something else comes first; it is no failure of this repair.
+            RepairEnd::Refused(
+                refusal @ (Refusal::Later { .. }
+                | Refusal::Applying { .. }
+                | Refusal::TooFewAckers { .. }
+                | Refusal::WrongPrimary { .. }),
+            ) => Ended::NotDue(refusal.to_string()),
             end @ (RepairEnd::Refused(_) | RepairEnd::Failed(_)) => Ended::Failed(end.to_string()),
         }
     }

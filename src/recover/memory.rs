@@ -39,6 +39,12 @@ impl Memory {
         attempts.times
     }
 
+    /// Notes that an attempt has to wait for something else: it does not count.
+    pub fn later(&mut self, key: ProblemKey, reason: String, now: Instant) {
+        let attempts = self.0.entry(key).or_insert(Attempts { times: 0, next: now, outcome: String::new(), seen: now });
+        (attempts.next, attempts.outcome, attempts.seen) = (now + BACKOFF_MIN, reason, now);
+    }
+
     /// Forgets what is mended: the problems of now keep their history, the others lose it after a while.
     pub fn keep(&mut self, problems: &[Problem], now: Instant) {
         for problem in problems {

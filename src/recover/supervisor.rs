@@ -59,6 +59,8 @@ pub(super) struct Supervisor {
     pub(super) bounced: Option<Instant>,
     /// Since when the primary is under suspicion, and when it was last seen well.
     pub(super) suspected: Option<Suspicion>,
+    /// The primary whose loss the other electors did not confirm.
+    pub(super) quorum_refused: Option<TabletAlias>,
 }
 
 /// When a primary was last seen well, and when that came into doubt.
@@ -81,6 +83,7 @@ impl Supervisor {
             must_bounce: false,
             bounced: None,
             suspected: None,
+            quorum_refused: None,
         }
     }
 
@@ -142,7 +145,8 @@ impl Supervisor {
         let outcome = match ended {
             Ended::Looked => "looked again".to_owned(),
             Ended::Done => "done".to_owned(),
-            Ended::NotDue(why) | Ended::Failed(why) => why,
+            Ended::NotDue(why) => return self.memory.later(key, why, now),
+            Ended::Failed(why) => why,
         };
         let times = self.memory.tried(key, outcome.clone(), now, longest);
         if !is_look && times == RAISED_AFTER {
@@ -194,6 +198,7 @@ impl Supervisor {
         let doubted = fails || problems.iter().any(|problem| problem.code.priority() == Priority::Shard);
         if !doubted {
             self.suspected = None;
+            self.quorum_refused = None;
         } else if self.suspected.is_none() {
             let age = primary.and_then(|primary| primary.mysql.last_good).unwrap_or_default();
             self.suspected = Some(Suspicion { last_good: now.checked_sub(age).unwrap_or(now), since: now });
