@@ -100,6 +100,7 @@ async fn testify(world: &World) -> Heard {
             choose_side: false,
             allow_not_established: false,
             allow_unfenced: false,
+            seen: None,
         };
         Box::pin(async move { if lives { Err("it answers".to_owned()) } else { Ok(wish) } })
     });

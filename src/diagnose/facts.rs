@@ -43,7 +43,8 @@ impl<'a> Facts<'a> {
     pub fn status_since<'t>(&self, tablet: &'t TabletView, since: Duration) -> Option<&'t TabletStatus> {
         let seen =
             tablet.status.as_ref().filter(|seen| tablet.mysql.failing.is_none() && seen.age <= self.rules.status_max_age)?;
-        (seen.age < since).then_some(&*seen.what)
+        let of_this_term = self.view.primary_for.is_none_or(|named| seen.age <= named);
+        (seen.age < since && of_this_term).then_some(&*seen.what)
     }
 
     /// The declared primary with its status, when that is good enough.

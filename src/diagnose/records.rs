@@ -5,6 +5,7 @@ use super::{
     facts::{Facts, answers, names, problem, report},
 };
 use crate::{
+    durability::{Members, PromotionRule, can_establish},
     pb::topodata::TabletType,
     shard::{ShardFacts, TabletView},
     topo::TabletAlias,
@@ -53,6 +54,21 @@ fn no_policy(facts: &Facts) -> Option<Problem> {
     Some(of_shard(facts, Code::NoDurabilityPolicy, why, Remedy::Report))
 }
 
+/// Whether some tablet that answers could commit with the acknowledgements of the others that do: at the birth of a shard they come one by one.
+fn can_commit(facts: &Facts) -> bool {
+    let Ok(policy) = &facts.view.keyspace.policy else { return false };
+    let reached: Members = facts
+        .replicas()
+        .filter(|(_, tablet)| answers(tablet))
+        .map(|(alias, tablet)| (alias.clone(), tablet.declared_type()))
+        .collect();
+    let fits = |alias: &TabletAlias| {
+        let member = facts.view.member(alias);
+        policy.promotion_rule(&member) != PromotionRule::MustNot && can_establish(&**policy, &member, &reached).is_ok()
+    };
+    reached.keys().any(fits)
+}
+
 /// No tablet's record says PRIMARY: there never was one, or it is gone. While cells cannot be read it may stand in one of them.
 fn nobody(facts: &Facts) -> Option<Problem> {
     let is_primary = |tablet: &TabletView| tablet.declared_type() == TabletType::Primary;
@@ -68,6 +84,7 @@ fn nobody(facts: &Facts) -> Option<Problem> {
             () if facts.view.record.is_none() => ("there is no shard record", Remedy::Report),
             () if partial => ("perhaps it stands in a cell that cannot be read", Remedy::Report),
             () if !anybody => ("no tablet that could be one answers", Remedy::Report),
+            () if !can_commit(facts) => ("too few tablets that answer could acknowledge anybody's commits", Remedy::Report),
             () => ("the shard never had one", Remedy::ElectFirst),
         };
         return Some(of_shard(facts, Code::ClusterHasNoPrimary, format!("no record says PRIMARY: {why}"), remedy));

@@ -180,6 +180,7 @@ impl Supervisor {
             choose_side: false,
             allow_not_established: false,
             allow_unfenced: live.allow_unfenced || is_refused(view, primary),
+            seen: self.context.senses.seen_primary(&self.shard),
         }
     }
 

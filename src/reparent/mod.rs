@@ -45,6 +45,7 @@ use run::Run;
 
 use crate::{
     durability::Extra,
+    elect::SeenPrimary,
     mysql::{GtidSet, fence::ServerFence},
     tablet::{SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
@@ -138,6 +139,9 @@ pub struct Emergency {
     /// Under a policy without ackers: go on although the old primary is neither demoted nor fenced, if it is the only promotable tablet
     /// that was not reached. True for a person's call, as in Vitess.
     pub allow_unfenced: bool,
+    /// The highest position that whoever watches the shard has seen on that tablet while it was primary: where it binds, nobody is promoted
+    /// without it (safety rules, section 4).
+    pub seen: Option<(TabletAlias, SeenPrimary)>,
 }
 
 /// One line for the person who asked: an entry of `events` in the answer.

@@ -282,7 +282,10 @@ impl Curator {
     fn declare(&self, id: ShardId, declared: DeclaredShard, gaps: &Arc<Gaps>, listed: bool) -> Arc<Shard> {
         let known = self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let Some(shard) = known {
-            shard.declare(declared, gaps.clone(), listed);
+            if shard.declare(declared, gaps.clone(), listed) {
+                // What they said before is about another world.
+                self.world.emergency(&shard);
+            }
             return shard;
         }
         let shard = Arc::new(Shard::new(id.clone(), self.world.metrics.clone(), declared, gaps.clone(), listed));

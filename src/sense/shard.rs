@@ -40,6 +40,8 @@ struct State {
     keyspace: KeyspaceFacts,
     gaps: Arc<Gaps>,
     primary: Result<Arc<DeclaredPrimary>, Unknown>,
+    /// When another primary than before was seen to be declared.
+    primary_changed: Option<Instant>,
     tablets: BTreeMap<TabletAlias, Observed>,
     /// Whether the lists of tablets can be complete: every cell was read, or could not be.
     listed: bool,
@@ -73,6 +75,7 @@ impl Shard {
             keyspace: declared.keyspace.clone(),
             gaps: Arc::default(),
             primary: Err(Unknown::NotYet),
+            primary_changed: None,
             tablets: BTreeMap::new(),
             listed: false,
             looked: false,
@@ -84,8 +87,9 @@ impl Shard {
         shard
     }
 
-    /// Takes in what is declared now. `listed` says whether every cell was read or could not be.
-    pub fn declare(&self, declared: DeclaredShard, gaps: Arc<Gaps>, listed: bool) {
+    /// Takes in what is declared now. `listed` says whether every cell was read or could not be. Answers whether another tablet is the primary
+    /// than before.
+    pub fn declare(&self, declared: DeclaredShard, gaps: Arc<Gaps>, listed: bool) -> bool {
         let primary = match &gaps.global {
             // Somebody else may be primary by now.
             Some(reason) => Err(Unknown::Topology(reason.clone())),
@@ -94,6 +98,10 @@ impl Shard {
         let mut state = self.lock();
         let mut news = state.record != declared.record || !same_facts(&state.keyspace, &declared.keyspace) || state.gaps != gaps;
         let same_primary = state.primary.as_deref().ok() == primary.as_ref().ok();
+        let is_another = matches!((&state.primary, &primary), (Ok(before), Ok(now)) if before.alias != now.alias);
+        if is_another {
+            state.primary_changed = Some(Instant::now());
+        }
         if !same_primary || state.primary.is_err() {
             state.primary = primary.map(Arc::new);
             if let Ok(primary) = state.primary.clone() {
@@ -127,6 +135,7 @@ impl Shard {
         news |= state.first_look();
         drop(state);
         self.tell(Effect { news, ..Effect::default() });
+        is_another
     }
 
     /// The shard is watched no more.
@@ -261,6 +270,7 @@ impl Shard {
             tablets: state.tablets.iter().map(|(alias, tablet)| (alias.clone(), tablet.view(now))).collect(),
             unreadable_cells: state.gaps.cells.clone(),
             topology_unreadable: state.gaps.global.clone(),
+            primary_for: state.primary_changed.map(|at| now.saturating_duration_since(at)),
             looked: state.looked,
         }
     }

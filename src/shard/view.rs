@@ -40,6 +40,9 @@ pub struct ShardView {
     pub unreadable_cells: BTreeMap<String, String>,
     /// Why keyspace and shard records may be other ones than these; `None` when they are current.
     pub topology_unreadable: Option<String>,
+    /// How long ago the topology was first seen to name this primary; `None` = it did so when the first look began. What tablets said before
+    /// is about another world.
+    pub primary_for: Option<Duration>,
     /// Whether every tablet has answered or used up one limit since this elector watches the shard: before, nothing is decided.
     pub looked: bool,
 }

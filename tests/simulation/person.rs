@@ -37,6 +37,7 @@ pub fn emergency() -> Emergency {
         choose_side: false,
         allow_not_established: false,
         allow_unfenced: true,
+        seen: None,
     }
 }
 

@@ -82,6 +82,23 @@ fn every_code_is_told_in_a_story_and_stands_in_the_manual_in_its_place() {
     }
 }
 
+/// A record comes within milliseconds of a promotion, a status up to a second later: what was said before is no difference.
+#[test]
+fn what_was_said_under_another_primary_is_no_problem_of_this_one() {
+    let story = "any\nz1-100 PRIMARY\nz1-101 age=0.3 src=z1-102\nz1-102 age=0.3 src=none\n";
+    let mut story = Story::parse("young", story);
+    let remedies = |story: &Story| {
+        let problems = super::diagnose(&story.view, &story.rules).into_iter();
+        problems.filter(|problem| problem.remedy != super::Remedy::Report).map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    let wrong = [super::Code::NotConnectedToPrimary, super::Code::ConnectedToWrongPrimary];
+    assert_eq!(remedies(&story), wrong);
+    story.view.primary_for = Some(std::time::Duration::from_millis(200));
+    assert_eq!(remedies(&story), []);
+    story.view.primary_for = Some(std::time::Duration::from_millis(400));
+    assert_eq!(remedies(&story), wrong);
+}
+
 /// A bounced IO thread harms a living primary: one that is full, greets, or answers us by any other way is not asked like that.
 #[test]
 fn replicas_are_bounced_only_for_a_primary_that_is_silent() {

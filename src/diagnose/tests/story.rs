@@ -107,6 +107,7 @@ impl Story {
             tablets: BTreeMap::new(),
             unreadable_cells: BTreeMap::new(),
             topology_unreadable: None,
+            primary_for: None,
             looked: true,
         };
         let mut story = Self { title, view, rules: Rules::default() };

@@ -61,6 +61,7 @@ impl Scene {
         let members = declared.tablets.keys().map(|alias| (alias.clone(), declared.member(alias))).collect();
         let primary = declared.current_primary().or(declared.primary.as_ref());
         check_wish(&declared.shard, &*declared.policy, primary, &members, &wish)?;
+        let seen = request.seen.clone().filter(|(alias, _)| Some(alias) == primary).map(|(_, seen)| seen);
         Ok(Self {
             declared,
             tablets,
@@ -69,7 +70,7 @@ impl Scene {
             deaf: BTreeSet::new(),
             writable: BTreeSet::new(),
             receiving: BTreeSet::new(),
-            seen: None,
+            seen,
         })
     }
 
@@ -171,6 +172,7 @@ impl Scene {
             Err(error) => testimony.reach = Reach::Unreached(format!("its answer cannot be understood: {error}")),
         }
         if self.old_primary() == Some(alias)
+            && !self.seen.as_ref().is_some_and(|seen| seen.binding)
             && let Some(testimony) = self.tablets.get(alias).filter(|testimony| testimony.reach == Reach::Seen)
         {
             self.seen = Some(SeenPrimary { position: testimony.executed.clone(), binding: false });

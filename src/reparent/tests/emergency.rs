@@ -11,7 +11,11 @@ use super::{
     *,
 };
 use crate::{
-    mysql::fence::{FenceError, Fenced, ServerFence},
+    elect::SeenPrimary,
+    mysql::{
+        Position,
+        fence::{FenceError, Fenced, ServerFence},
+    },
     pb::topodata::{Tablet, TabletType},
 };
 
@@ -27,6 +31,7 @@ pub fn now() -> Emergency {
         choose_side: false,
         allow_not_established: false,
         allow_unfenced: true,
+        seen: None,
     }
 }
 
@@ -182,6 +187,23 @@ async fn without_anybody_to_acknowledge_nobody_is_promoted_unless_a_person_allow
     assert_eq!(promoted(&outcome).primary, alias("z1-101"));
     assert!(outcome.events.iter().any(|event| event.warning && event.text.contains("not established")), "{:#?}", outcome.events);
     assert!(world.server("z1-101").writable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_watcher_saw_acknowledged_on_the_old_primary_is_not_left_behind() {
+    let seen = |binding| {
+        let position = Position::Gtid(super::server::gtids("A:1-12"));
+        Some((alias("z1-100"), SeenPrimary { position, binding }))
+    };
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.mysqld_down = true);
+    let outcome = world.emergency(Emergency { seen: seen(true), ..now() }).await;
+    let refused = error(outcome).to_string();
+    assert!(refused.contains("11-12"), "{refused}");
+    // Where its settings let commits go unacknowledged, it is reported and binds nobody.
+    let outcome = world.emergency(Emergency { seen: seen(false), ..now() }).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    assert!(outcome.decision.unwrap().caveats.iter().any(|caveat| caveat.contains("11-12")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,6 +132,7 @@ fn request(case: &Case) -> Emergency {
         choose_side: wish.choose_side,
         allow_not_established: wish.allow_not_established,
         allow_unfenced: wish.allow_unfenced,
+        seen: None,
     }
 }
 

@@ -89,6 +89,7 @@ pub fn emergency(request: &EmergencyReparentShardRequest, allowed: Allowed, wait
         choose_side: allowed.choose_side,
         allow_not_established: allowed.not_established,
         allow_unfenced: true,
+        seen: None,
     })
 }
 
