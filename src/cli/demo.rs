@@ -211,7 +211,7 @@ impl Stage {
         refuse(seconds.is_empty(), || format!("two servers took writes at once: {seconds:?}"))?;
         let missing = lost(&acks, &self.cluster.tablet(&self.primary).mysqld).await?;
         refuse(missing.is_empty(), || format!("{} acknowledged writes are lost: {missing:?}", missing.len()))?;
-        if let Some(recovery) = self.cluster.last_recovery().await? {
+        if let Some(recovery) = self.cluster.last_failover().await? {
             self.say(&format!("  evidence: {}", recovery.evidence));
             self.say(&format!("  decision: {}, {} reparent, {} ms", recovery.code, recovery.kind, recovery.took_ms));
         }

@@ -50,14 +50,14 @@ impl Cluster {
         .await
     }
 
-    /// The last thing that an elector did by itself.
-    pub async fn last_recovery(&self) -> Result<Option<Recovery>, SandboxError> {
+    /// The last failover that an elector made by itself.
+    pub async fn last_failover(&self) -> Result<Option<Recovery>, SandboxError> {
         let failed = |error: String| SandboxError::Wrong(vec![format!("the elector's history: {error}")]);
         let client = ElectorClient::connect(self.elector_address()).await;
         let mut client = client.map_err(|error| failed(error.to_string()))?;
-        let request = HistoryRequest { keyspace: KEYSPACE.to_owned(), shard: SHARD.to_owned(), limit: 1 };
+        let request = HistoryRequest { keyspace: KEYSPACE.to_owned(), shard: SHARD.to_owned(), limit: 20 };
         let answer = client.history(request).await.map_err(|status| failed(status.to_string()))?;
-        Ok(answer.into_inner().recoveries.into_iter().next())
+        Ok(answer.into_inner().recoveries.into_iter().find(|recovery| recovery.kind == "emergency"))
     }
 
     /// Transactions that a replica has and the primary has not: an error that names them.
