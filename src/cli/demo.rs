@@ -174,19 +174,24 @@ impl Stage {
         }
         self.primary = change.to.clone();
         self.cluster.settled(&self.primary, SETTLE_LIMIT).await?;
-        self.writes_on(&change).await?;
-        let acks = self.writers.take();
-        self.acknowledged += acks.len();
-        let seconds = second_writers(&acks, std::slice::from_ref(&change));
-        refuse(seconds.is_empty(), || format!("two servers took writes at once: {seconds:?}"))?;
-        let missing = lost(&acks, &self.cluster.tablet(&self.primary).mysqld).await?;
-        refuse(missing.is_empty(), || format!("{} acknowledged writes are lost: {missing:?}", missing.len()))?;
+        let gap = self.judged(&change).await?;
         self.cluster.no_errant(&self.primary).await?;
-        let gap = write_gap(&acks, &change).unwrap_or_default().as_millis();
         let call = (change.answered - change.called).as_millis();
         let total = self.acknowledged;
         self.say(&format!("{total:>8} acknowledged  primary moved: write gap {gap} ms, call {call} ms, 0 lost, 0 errant"));
         Ok(())
+    }
+
+    /// The write gap of a change of primary in milliseconds, when nothing was lost and there was never a second writer.
+    async fn judged(&mut self, change: &Move) -> Result<u128, SandboxError> {
+        self.writes_on(change).await?;
+        let acks = self.writers.take();
+        self.acknowledged += acks.len();
+        let seconds = second_writers(&acks, std::slice::from_ref(change));
+        refuse(seconds.is_empty(), || format!("two servers took writes at once: {seconds:?}"))?;
+        let missing = lost(&acks, &self.cluster.tablet(&self.primary).mysqld).await?;
+        refuse(missing.is_empty(), || format!("{} acknowledged writes are lost: {missing:?}", missing.len()))?;
+        Ok(write_gap(&acks, change).unwrap_or_default().as_millis())
     }
 
     /// One fault of the primary. Nobody is called; what the elector saw, decided and did is told, and the old primary comes back.
@@ -204,18 +209,11 @@ impl Stage {
         let to = to.await?;
         let change = Move { from: from.clone(), to: to.clone(), called, answered: Instant::now() };
         self.primary = to;
-        self.writes_on(&change).await?;
-        let acks = self.writers.take();
-        self.acknowledged += acks.len();
-        let seconds = second_writers(&acks, std::slice::from_ref(&change));
-        refuse(seconds.is_empty(), || format!("two servers took writes at once: {seconds:?}"))?;
-        let missing = lost(&acks, &self.cluster.tablet(&self.primary).mysqld).await?;
-        refuse(missing.is_empty(), || format!("{} acknowledged writes are lost: {missing:?}", missing.len()))?;
+        let gap = self.judged(&change).await?;
         if let Some(recovery) = self.cluster.last_failover().await? {
             self.say(&format!("  evidence: {}", recovery.evidence));
             self.say(&format!("  decision: {}, {} reparent, {} ms", recovery.code, recovery.kind, recovery.took_ms));
         }
-        let gap = write_gap(&acks, &change).unwrap_or_default().as_millis();
         self.say(&format!("{:>8} acknowledged  write gap {gap} ms, 0 lost, never two writers", self.acknowledged));
         self.cluster.heal(&from, fault).await?;
         match self.cluster.returned(&from, &self.primary, RETURN_LIMIT).await? {

@@ -67,6 +67,11 @@ pub(super) fn vtorc_name(remedy: &Remedy) -> &'static str {
     }
 }
 
+/// The problem that a silent primary becomes when the testimonies prove it.
+fn dead(problem: &Problem) -> Problem {
+    Problem { code: Code::DeadPrimary, remedy: Remedy::Emergency(Ground::PrimaryDead), ..problem.clone() }
+}
+
 fn kind(action: &Action) -> Kind {
     match action {
         Action::Emergency(_) => Kind::Emergency,
@@ -88,7 +93,7 @@ impl Supervisor {
                 self.context.senses.reread_some(&self.shard, tablets, REREAD_LIMIT).await;
                 return Ended::Looked;
             }
-            Action::Testify if self.may_bounce(view) => return self.bounce(view, problem).await,
+            Action::Testify if self.may_bounce(view, problem) => return self.bounce(view, problem).await,
             Action::Testify => {
                 self.ask_witnesses(problem);
                 return Ended::Looked;
@@ -116,10 +121,12 @@ impl Supervisor {
     }
 
     /// Whether replicas have to be made to testify by their replication: nobody else can, and the primary failed on every channel for long
-    /// enough (safety rules, section 8).
-    fn may_bounce(&self, view: &ShardView) -> bool {
+    /// enough (safety rules, section 8). It is an action: where the failover that it is for would not be made, nobody loses a connection.
+    fn may_bounce(&self, view: &ShardView, problem: &Problem) -> bool {
         let silent = may_bounce(view, &self.context.live().rules);
-        self.must_bounce && silent && self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE)
+        let is_time = self.bounced.is_none_or(|at| at.elapsed() >= BOUNCE_PAUSE);
+        let standing = || self.standing(view, std::slice::from_ref(problem));
+        self.must_bounce && silent && is_time && decide(&[dead(problem)], &standing()).act.is_some()
     }
 
     /// Lets replicas testify by their replication, and goes on to the emergency reparent under the same lock if they prove the primary dead.
@@ -128,7 +135,7 @@ impl Supervisor {
         self.bounced = Some(Instant::now());
         tracing::info!(shard = %self.shard, %primary, why = problem.why, "the replicas are made to testify by their replication");
         let (suspicion, decided) = (self.suspected, Instant::now());
-        let verdict = self.verdict(view, &primary);
+        let verdict = self.verdict(view, problem, &primary);
         let outcome = self.context.hands.testify(&self.shard, &primary, gate(&self.context, &self.shard, problem), verdict).await;
         if let Err(ReparentError::NotDue { reason, .. }) = &outcome.result {
             tracing::info!(shard = %self.shard, %primary, reason, "no failover after the testimony");
@@ -138,15 +145,15 @@ impl Supervisor {
             self.measure(suspicion, decided, &outcome);
         }
         let (ended, outcome) = self.after_promotion(outcome).await;
-        let dead = Problem { code: Code::DeadPrimary, remedy: Remedy::Emergency(Ground::PrimaryDead), ..problem.clone() };
-        self.record(&dead, &Action::Emergency(Ground::PrimaryDead), &ended, outcome.as_ref(), decided.elapsed()).await;
+        self.record(&dead(problem), &Action::Emergency(Ground::PrimaryDead), &ended, outcome.as_ref(), decided.elapsed()).await;
         ended
     }
 
     /// What the testimonies prove, judged as everything else is: on a view that has them.
-    fn verdict(&self, view: &ShardView, primary: &TabletAlias) -> Verdict {
+    fn verdict(&self, view: &ShardView, problem: &Problem, primary: &TabletAlias) -> Verdict {
         let (context, shard, primary) = (self.context.clone(), self.shard.clone(), primary.clone());
-        let (wish, standing) = (self.wish(view, &primary, Ground::PrimaryDead), self.standing(view, &[]));
+        let standing = self.standing(view, std::slice::from_ref(problem));
+        let wish = self.wish(view, &primary, Ground::PrimaryDead);
         Arc::new(move |heard| {
             let (context, shard, primary) = (context.clone(), shard.clone(), primary.clone());
             let (wish, standing) = (wish.clone(), standing.clone());

@@ -57,9 +57,5 @@ async fn greetings(context: &Context, shard: &ShardId, problem: &Problem) {
 
 /// Whether two problems want the same done to the same tablet; how many replicas confirm it may have changed meanwhile.
 fn is_same(one: &Problem, other: &Problem) -> bool {
-    let remedies = match (&one.remedy, &other.remedy) {
-        (Remedy::Emergency(one), Remedy::Emergency(other)) => one == other,
-        (one, other) => one == other,
-    };
-    remedies && one.tablet == other.tablet
+    one.remedy == other.remedy && one.tablet == other.tablet
 }

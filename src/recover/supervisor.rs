@@ -50,6 +50,8 @@ pub(super) struct Supervisor {
     open: BTreeMap<ProblemKey, Instant>,
     /// The tablets that were there last.
     tablets: BTreeSet<TabletAlias>,
+    /// Whether something stands in the way of an action that would be right.
+    is_held_back: bool,
     skips_counted: BTreeSet<(ProblemKey, &'static str)>,
     /// Asks the witnesses while we go on.
     pub(super) asking: JoinSet<bool>,
@@ -78,6 +80,7 @@ impl Supervisor {
             memory: Memory::default(),
             open: BTreeMap::new(),
             tablets: BTreeSet::new(),
+            is_held_back: false,
             skips_counted: BTreeSet::new(),
             asking: JoinSet::new(),
             must_bounce: false,
@@ -99,7 +102,8 @@ impl Supervisor {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = changed(&mut news) => {}
-                () = changed(&mut ledger) => {}
+                // Whatever is written there can only free what it held back.
+                () = changed(&mut ledger), if self.is_held_back => {}
                 () = changed(&mut live) => {}
                 Some(unable) = self.asking.join_next() => self.must_bounce = unable.unwrap_or(false),
                 () = sleep(pause) => {}
@@ -121,6 +125,7 @@ impl Supervisor {
             standing.traffic = self.traffic(&view, leaves_anyway).await;
             next = decide(&problems, &standing);
         }
+        self.is_held_back = next.skipped.iter().any(|(_, skip)| skip.holds_back());
         self.count_skips(&problems, &next);
         self.context.board.publish(report(&self.shard, &problems, &next));
         if let Some((place, action)) = next.act {

@@ -103,7 +103,7 @@ pub fn start(world: &Arc<World>, node: Node) {
     let live = Live {
         rules: Rules::default(),
         flap: world.shape.flap,
-        allow_recovery: true,
+        allow_recovery: world.shape.allow_recovery,
         allow_emergency: true,
         prevent_cross_cell: false,
         allow_unfenced: false,

@@ -195,6 +195,7 @@ impl Handler {
     /// Stops the IO thread; an attempt to connect ends in its own time.
     pub async fn stop_io(&self) -> Answer<()> {
         let takes = self.sql(|mysqld| mysqld.io_stop_takes()).await?;
+        self.world.lock().io_stops += 1;
         self.sql_for(takes, Mysqld::stop_io).await
     }
 

@@ -39,13 +39,24 @@ impl Shape {
             electors: rng.random_range(1..4),
             net_timeout: Duration::from_secs(if rng.random_bool(0.5) { 8 } else { 60 }),
             flap: NO_RULES,
+            allow_recovery: true,
         }
     }
 
     /// Three tablets in three cells under semi_sync, one elector.
     pub fn plain(flavour: Flavour) -> Self {
         let net_timeout = Duration::from_secs(60);
-        Self { seed: 1, tablets: 3, cells: 3, policy: "semi_sync", flavour, electors: 1, net_timeout, flap: NO_RULES }
+        Self {
+            seed: 1,
+            tablets: 3,
+            cells: 3,
+            policy: "semi_sync",
+            flavour,
+            electors: 1,
+            net_timeout,
+            flap: NO_RULES,
+            allow_recovery: true,
+        }
     }
 }
 

@@ -161,3 +161,31 @@ fn a_shard_that_loses_every_new_primary_is_not_moved_a_third_time_within_a_minut
     let shape = Shape { tablets: 5, flap, ..Shape::plain(Flavour::Agent) };
     report(play(shape, "make sim TESTS=stories::a_shard_that", flapping).err().into_iter().collect());
 }
+
+/// A silent primary of vttablets: how often a replica's IO thread is stopped.
+async fn io_stops(world: Arc<World>) -> Verdict {
+    begin(&world).await?;
+    let before = world.lock().io_stops;
+    Fault::PrimarySilent.strike(&world);
+    finish(&world).await?;
+    let (stops, promotions) = {
+        let state = world.lock();
+        (state.io_stops - before, state.promotions.len())
+    };
+    match world.shape.allow_recovery {
+        true if stops < 2 => Err(format!("{stops} IO threads were stopped, where two have to testify")),
+        false if stops + promotions > 0 => {
+            Err(format!("{stops} IO threads were stopped, {promotions} promotions, and nothing is allowed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn nobody_loses_a_connection_for_a_failover_that_is_not_allowed() {
+    let told = |allow_recovery| {
+        let shape = Shape { allow_recovery, ..Shape::plain(Flavour::Vttablet) };
+        play(shape, "make sim TESTS=stories::nobody", io_stops).err()
+    };
+    report([true, false].into_iter().filter_map(told).collect());
+}

@@ -47,6 +47,8 @@ pub struct Shape {
     pub net_timeout: Duration,
     /// The anti-flapping rules that the electors hold to.
     pub flap: FlapRules,
+    /// Whether the electors may change anything.
+    pub allow_recovery: bool,
 }
 
 pub struct Host {
@@ -95,6 +97,8 @@ pub struct State {
     pub etcd_delay: Option<Duration>,
     /// Calls of each elector in each second.
     pub calls: BTreeMap<(Node, u64), usize>,
+    /// How often a replica's IO thread was stopped by request.
+    pub io_stops: usize,
     /// Promotions that a tablet carried out.
     pub promotions: Vec<(Instant, usize)>,
     pub violations: BTreeSet<Violation>,
@@ -145,6 +149,7 @@ impl World {
             etcd_up: true,
             etcd_delay: None,
             calls: BTreeMap::new(),
+            io_stops: 0,
             promotions: Vec::new(),
             violations: BTreeSet::new(),
             writing: true,
