@@ -66,6 +66,10 @@ codes! {
     NoDurabilityPolicy Critical,
     /// Two records claim to be primary with the same term.
     ContradictingPrimaries Critical,
+    /// A primary's term begins in the future: somebody's clock is wrong, and until then nobody else can be promoted.
+    PrimaryTermInFuture Critical,
+    /// A server lacks what it had executed before: its binary logs were reset, or its data was replaced.
+    PositionsWentBackwards Critical,
     /// The primary has never answered since this elector watches it.
     InvalidPrimary Critical,
     /// The primary does not answer, and nothing yet proves it dead.

@@ -1,8 +1,10 @@
 //! What the records say: nobody, several or an old one as primary, a record that lags behind, types that differ from their records.
 
+use std::time::Duration;
+
 use super::{
     Code, Ground, Problem, Remedy, Repair,
-    facts::{Facts, answers, names, problem, report},
+    facts::{Facts, answers, names, problem, report, secs},
 };
 use crate::{
     durability::{Members, PromotionRule, can_establish},
@@ -18,6 +20,7 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
     found.extend(no_policy(facts));
     found.extend(nobody(facts));
     found.extend(contradictions(facts));
+    found.extend(future_term(facts));
     found.extend(unpublished(facts));
     for (alias, tablet) in facts.others() {
         found.extend(stale_primary(facts, alias, tablet));
@@ -72,11 +75,12 @@ fn can_commit(facts: &Facts) -> bool {
 /// No tablet's record says PRIMARY: there never was one, or it is gone. While cells cannot be read it may stand in one of them.
 fn nobody(facts: &Facts) -> Option<Problem> {
     let is_primary = |tablet: &TabletView| tablet.declared_type() == TabletType::Primary;
-    if facts.view.tablets.values().any(is_primary) || facts.view.tablets.is_empty() {
-        return None;
-    }
     let unknown = ShardFacts::default();
     let record = facts.view.record.as_ref().unwrap_or(&unknown);
+    let is_empty = facts.view.tablets.is_empty();
+    if facts.view.tablets.values().any(is_primary) || (is_empty && record.primary.is_none()) {
+        return None;
+    }
     let partial = !facts.view.unreadable_cells.is_empty();
     if record.term.is_none() && record.primary.is_none() {
         let anybody = facts.replicas().any(|(_, tablet)| answers(tablet));
@@ -93,6 +97,7 @@ fn nobody(facts: &Facts) -> Option<Problem> {
     let acting = facts.rivals().into_iter().chain(named.filter(|alias| acts(facts, alias)).cloned()).next();
     let (why, remedy) = match (named, acting) {
         _ if partial => ("perhaps it stands in a cell that cannot be read".to_owned(), Remedy::Report),
+        _ if is_empty => ("and no tablet has a record".to_owned(), Remedy::Report),
         (_, Some(acting)) => (format!("{acting} is writable and replicated from all the same"), Remedy::Report),
         (Some(named), None) => (format!("the shard record names {named}"), Remedy::Emergency(Ground::RecordDeleted)),
         (None, None) => ("the shard record names nobody any more".to_owned(), Remedy::Emergency(Ground::RecordDeleted)),
@@ -124,6 +129,25 @@ fn contradictions(facts: &Facts) -> Option<Problem> {
         }
         None => None,
     }
+}
+
+/// How far clocks may be apart: a candidate's clock that is further behind a term is not waited for either.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
+
+/// The newest term begins after our own clock's now. It is valid all the same: the newest one is primary, whatever its clock says.
+fn future_term(facts: &Facts) -> Option<Problem> {
+    let claims = facts.view.tablets.iter().filter(|(_, tablet)| tablet.declared_type() == TabletType::Primary);
+    let of_tablets = claims.filter_map(|(alias, tablet)| Some((tablet.term()?, Some(alias))));
+    let of_record = facts.view.record.iter().filter_map(|record| Some((record.term?, record.primary.as_ref())));
+    let ((seconds, nanoseconds), of) = of_tablets.chain(of_record).max_by_key(|(term, _)| *term)?;
+    let begins = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).unwrap_or(0).min(999_999_999));
+    let ahead = begins.checked_sub(facts.view.wall_clock).filter(|ahead| *ahead > CLOCKS_APART_MAX)?;
+    let why = format!(
+        "the term of {} begins {} after now, by this elector's clock; nobody whose clock is right can be promoted before",
+        names(of),
+        secs(ahead)
+    );
+    Some(Problem { code: Code::PrimaryTermInFuture, tablet: of.cloned(), why, remedy: Remedy::Report })
 }
 
 /// The shard record lags behind the tablets' records: vtgate may not find the primary, and a restarted vttablet believes it.

@@ -16,6 +16,7 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
     let mut found = Vec::new();
     found.extend(nobody_replicates(facts));
     found.extend(dead_intermediates(facts));
+    found.extend(facts.view.tablets.iter().filter_map(|(alias, tablet)| went_backwards(alias, tablet)));
     if let Some((alias, _)) = facts.primary {
         found.extend(differences(facts, alias));
     }
@@ -56,6 +57,13 @@ fn dead_intermediates(facts: &Facts) -> Vec<Problem> {
             .then(|| report(Code::DeadIntermediatePrimary, alias, format!("lost by {}", names(below.iter().map(|(of, _)| *of)))))
     });
     lost.collect()
+}
+
+/// Reported also while it does not answer: what it says of itself when it is back is not what it said before.
+fn went_backwards(alias: &TabletAlias, tablet: &TabletView) -> Option<Problem> {
+    let vanished = &tablet.vanished;
+    let why = || format!("it lacks {} transaction(s) that it had executed before: {vanished}", vanished.count());
+    (!vanished.is_empty()).then(|| report(Code::PositionsWentBackwards, alias, why()))
 }
 
 fn differences(facts: &Facts, primary: &TabletAlias) -> Vec<Problem> {

@@ -6,6 +6,7 @@ mod decode;
 mod errant;
 mod observed;
 mod pace;
+mod positions;
 mod primary;
 mod rhythm;
 mod seen;

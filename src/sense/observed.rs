@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{decode::Decoder, errant::Errant, pace::PaceMeter, track::Track};
+use super::{decode::Decoder, errant::Errant, pace::PaceMeter, positions::Positions, track::Track};
 use crate::{
     mysql::GtidSet,
     pb::{replicationdata::FullStatus, topodata::Tablet},
@@ -29,6 +29,7 @@ pub(super) struct Observed {
     pub mysql: Track,
     pub direct: Option<Track>,
     pub greetings: BTreeMap<TabletAlias, (Instant, Greeting)>,
+    positions: Positions,
     pub errant: Errant,
     pub pace: PaceMeter,
     /// Whether it has answered, or used up the limit of one question.
@@ -75,6 +76,7 @@ impl Observed {
             mysql: Track::default(),
             direct: None,
             greetings: BTreeMap::new(),
+            positions: Positions::default(),
             errant: Errant::default(),
             pace: PaceMeter::default(),
             asked: false,
@@ -101,7 +103,8 @@ impl Observed {
         }
         let decoded = self.decoder.next(answer);
         let (before, after) = (self.status.as_ref().map(|(_, status)| &**status), &decoded.status);
-        let news = before.is_none_or(|before| after.tells_more_than(before));
+        let backwards = self.positions.told(sent, now, after);
+        let news = backwards || before.is_none_or(|before| after.tells_more_than(before));
         let link_lost = before.is_some_and(|before| link_works(before) && !link_works(after));
         if before != Some(after) {
             self.status = Some((sent, Arc::new(decoded.status)));
@@ -209,6 +212,7 @@ impl Observed {
             mysql: self.mysql.view(now),
             direct: self.direct.as_ref().map(|direct| direct.view(now)),
             greetings: greetings.map(|(from, (at, what))| (from.clone(), Seen { what: what.clone(), age: age(*at) })).collect(),
+            vanished: self.positions.vanished(),
             errant: self.errant.known(),
             pace: self.pace.pace(),
         }

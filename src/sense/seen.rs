@@ -49,15 +49,23 @@ impl Seen {
         let fresh = self.settings.is_some_and(|seen| at.saturating_duration_since(seen) < SETTINGS_FRESH);
         let waits = Duration::from_millis(status.semi_sync_timeout_ms) > TIMEOUT_MIN;
         if fresh && waits && status.semi_sync_primary_enabled && status.semi_sync_primary_active {
-            self.safe = Some(executed.clone());
+            grow(&mut self.safe, &executed);
         }
-        self.any = Some(executed);
+        grow(&mut self.any, &executed);
     }
 
     /// What an emergency reparent away from it has to find again; where nothing binds, what it may report as lost.
     pub fn position(&self) -> Option<(TabletAlias, SeenPrimary)> {
         let (set, binding) = self.safe.as_ref().map(|safe| (safe, true)).or(self.any.as_ref().map(|any| (any, false)))?;
         Some((self.of.clone()?, SeenPrimary { position: Position::Gtid(GtidSet::clone(set)), binding }))
+    }
+}
+
+/// What was acknowledged stays so, also where its server lost it.
+fn grow(known: &mut Option<Arc<GtidSet>>, executed: &Arc<GtidSet>) {
+    match known {
+        Some(known) if !executed.contains(known) => *known = Arc::new(known.union(executed)),
+        _ => *known = Some(executed.clone()),
     }
 }
 
@@ -101,6 +109,10 @@ mod tests {
         let later = start + SETTINGS_FRESH;
         primary.status(&status(12, true), later);
         assert_eq!(seen(&primary), ("1-6".into(), true), "the settings may have changed since");
+        primary.status(&status(3, false), later);
+        primary.settings(&alias, true, later);
+        primary.status(&status(4, true), later);
+        assert_eq!(seen(&primary), ("1-6".into(), true), "its positions went backwards: what was acknowledged stays so");
         primary.begin(&"z1-101".parse().unwrap());
         assert!(primary.position().is_none());
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -271,6 +271,8 @@ impl Shard {
             unreadable_cells: state.gaps.cells.clone(),
             topology_unreadable: state.gaps.global.clone(),
             primary_for: state.primary_changed.map(|at| now.saturating_duration_since(at)),
+            // A clock before 1970 sees every term in the future, and says so.
+            wall_clock: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             looked: state.looked,
         }
     }

@@ -43,6 +43,8 @@ pub struct ShardView {
     /// How long ago the topology was first seen to name this primary; `None` = it did so when the first look began. What tablets said before
     /// is about another world.
     pub primary_for: Option<Duration>,
+    /// This elector's wall clock, as time since 1970: only to be held against terms in records.
+    pub wall_clock: Duration,
     /// Whether every tablet has answered or used up one limit since this elector watches the shard: before, nothing is decided.
     pub looked: bool,
 }
@@ -96,6 +98,8 @@ pub struct TabletView {
     pub direct: Option<Channel>,
     /// What other tablets' hosts found when they asked this tablet's MySQL for its greeting, the newest of each.
     pub greetings: BTreeMap<TabletAlias, Seen<Greeting>>,
+    /// What its server had executed when it was asked before, and has no more: its positions went backwards. Empty as it should be.
+    pub vanished: Arc<GtidSet>,
     /// Its errant transactions as last judged; `None` = not known.
     pub errant: Option<Arc<GtidSet>>,
     /// How long its last answers took, and its own baseline: `None` until there is one.
@@ -225,6 +229,7 @@ impl TabletView {
             mysql: Channel::default(),
             direct: None,
             greetings: BTreeMap::new(),
+            vanished: Arc::default(),
             errant: None,
             pace: None,
         }

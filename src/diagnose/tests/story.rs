@@ -108,6 +108,7 @@ impl Story {
             unreadable_cells: BTreeMap::new(),
             topology_unreadable: None,
             primary_for: None,
+            wall_clock: Duration::from_secs(1000),
             looked: true,
         };
         let mut story = Self { title, view, rules: Rules::default() };
@@ -217,6 +218,7 @@ impl Story {
                 ("good", "never") => (tablet.mysql.last_good, age) = (None, Duration::MAX),
                 ("good", at) => (tablet.mysql.last_good, age) = (Some(secs(at)), secs(at)),
                 ("age", at) => age = secs(at),
+                ("vanished", set) => tablet.vanished = gtids(set),
                 ("errant", "unknown") => tablet.errant = None,
                 ("errant", set) => tablet.errant = Some(gtids(set)),
                 ("pace", pace) => {
