@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{decode::Decoder, errant::Errant, pace::PaceMeter, track::Track};
+use super::{decode::Decoder, errant::Errant, offline::Offline, pace::PaceMeter, track::Track};
 use crate::{
     mysql::GtidSet,
     pb::{replicationdata::FullStatus, topodata::Tablet},
@@ -30,6 +30,7 @@ pub(super) struct Observed {
     pub direct: Option<Track>,
     pub greetings: BTreeMap<TabletAlias, (Instant, Greeting)>,
     pub errant: Errant,
+    pub offline: Offline,
     pub pace: PaceMeter,
     /// Whether it has answered, or used up the limit of one question.
     pub asked: bool,
@@ -76,6 +77,7 @@ impl Observed {
             direct: None,
             greetings: BTreeMap::new(),
             errant: Errant::default(),
+            offline: Offline::default(),
             pace: PaceMeter::default(),
             asked: false,
             decoder: Decoder::default(),
@@ -114,8 +116,16 @@ impl Observed {
 
     /// A question that its MySQL had to answer was answered.
     pub fn lives(&mut self, sent: Instant) -> Effect {
+        if self.suspicious_since().is_some() {
+            self.offline.soon(sent);
+        }
         let (manager, mysql) = (self.manager.good(sent), self.mysql.good(sent));
         Effect::news(manager || mysql)
+    }
+
+    /// It said whether it refuses clients.
+    pub fn refuses(&mut self, on: bool, sent: Instant) -> Effect {
+        Effect::news(self.offline.said(on, sent))
     }
 
     /// A question to its tablet manager failed.
@@ -210,6 +220,7 @@ impl Observed {
             direct: self.direct.as_ref().map(|direct| direct.view(now)),
             greetings: greetings.map(|(from, (at, what))| (from.clone(), Seen { what: what.clone(), age: age(*at) })).collect(),
             errant: self.errant.known(),
+            offline: self.offline.view(now),
             pace: self.pace.pace(),
         }
     }

@@ -98,6 +98,8 @@ pub struct TabletView {
     pub greetings: BTreeMap<TabletAlias, Seen<Greeting>>,
     /// Its errant transactions as last judged; `None` = not known.
     pub errant: Option<Arc<GtidSet>>,
+    /// Whether its server refuses clients, as last said; `None` = not known.
+    pub offline: Option<Seen<OfflineMode>>,
     /// How long its last answers took, and its own baseline: `None` until there is one.
     pub pace: Option<Pace>,
 }
@@ -109,6 +111,18 @@ pub struct Pace {
     pub now: Duration,
     /// The median of the hour before it.
     pub usual: Duration,
+}
+
+/// Whether a server refuses every client that is no administrator (`offline_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineMode {
+    /// It lets them in.
+    Off,
+    /// It throws them out.
+    On {
+        /// How long ago it was asked when it first said so; it did ever since.
+        since: Duration,
+    },
 }
 
 /// What a witness heard from a MySQL server that it connected to.
@@ -226,6 +240,7 @@ impl TabletView {
             direct: None,
             greetings: BTreeMap::new(),
             errant: None,
+            offline: None,
             pace: None,
         }
     }
