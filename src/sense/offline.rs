@@ -45,7 +45,9 @@ impl Offline {
 
     /// Something happened: it came back, or there is another primary.
     pub fn soon(&mut self, now: Instant) {
-        (self.pause, self.next) = (SOON, Some(now + SOON));
+        let soon = now + SOON;
+        // Whoever happens to do that all the time is asked all the same.
+        (self.pause, self.next) = (SOON, Some(self.next.map_or(soon, |next| next.min(soon))));
     }
 
     /// Whether it said so last.
