@@ -181,6 +181,13 @@ async fn lossy(length: Duration) {
     story.test.host.lose(20).unwrap();
     sleep(length).await;
     story.test.host.reconnect().unwrap();
+    // A question and its answer are late by 300 ms on average.
+    let address = (story.test.host().ip.as_str(), story.test.http_port);
+    let answers = "vtorc_discovery_instance_timings";
+    let all = metric(address, &format!("{answers}_count{{action=\"Instance\"}} ")).await.unwrap();
+    let fast = metric(address, &format!("{answers}_bucket{{action=\"Instance\",le=\"0.1\"}} ")).await.unwrap();
+    println!("{fast} of {all} answers came within 0.1 s");
+    assert!(all > 0 && fast * 4 < all, "{fast} of {all} answers came within 0.1 s");
     nothing_moved(&story, &format!("20 % of the elector's packets lost and 0 to 300 ms of delay for {length:?}")).await;
     story.end().await;
 }
