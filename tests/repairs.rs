@@ -467,8 +467,7 @@ async fn the_shard_record_names_the_primary_again_and_clients_are_let_in() {
     }
     bench.settled().await;
     bench.sql(&bench.replicas[1], &["SET GLOBAL offline_mode = ON"]).await;
-    // MySQL does not tell who set it: nothing in a status shows it.
-    bench.repaired(By::Hands, &bench.replicas[1], Repair::LiftFence).await;
+    bench.repaired(by, &bench.replicas[1], Repair::LiftFence).await;
     eventually("clients let in", LIMIT, async || {
         match bench.value(&bench.replicas[1], "SELECT CAST(@@global.offline_mode AS CHAR)").await {
             off if off == "0" => Ok(()),

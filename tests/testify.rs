@@ -101,6 +101,7 @@ async fn testify(world: &World) -> Heard {
             allow_not_established: false,
             allow_unfenced: false,
             seen: None,
+            is_dead: false,
         };
         Box::pin(async move { if lives { Err("it answers".to_owned()) } else { Ok(wish) } })
     });

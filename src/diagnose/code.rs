@@ -88,6 +88,8 @@ codes! {
     LockedSemiSyncPrimary Critical,
     /// The declared primary refuses writes.
     PrimaryIsReadOnly High,
+    /// The declared primary refuses every client (`offline_mode`).
+    PrimaryIsOffline High,
     /// A record still says PRIMARY with an older term.
     StaleTopoPrimary High,
     /// The shard record does not name the newest primary.
@@ -100,6 +102,8 @@ codes! {
     PrimaryCurrentTypeMismatch Medium,
     /// A replica takes writes.
     ReplicaIsWritable Medium,
+    /// A replica refuses every client (`offline_mode`).
+    ReplicaIsOffline Medium,
     /// A replica's own type is another than its record's.
     ReplicaCurrentTypeMismatch Medium,
     /// A replica has transactions that the primary lacks.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Code, Problem, Remedy, Rules};
 use crate::{
     pb::topodata::TabletType,
-    shard::{FailureClass, Link, Replication, ShardView, TabletStatus, TabletView},
+    shard::{FailureClass, Link, OfflineMode, Replication, ShardView, TabletStatus, TabletView},
     topo::TabletAlias,
 };
 
@@ -132,6 +132,14 @@ impl<'a> Facts<'a> {
             let replication = self.status(replica).and_then(|status| status.replication.as_ref());
             self.link(replica) == Link::Up && replication.is_some_and(|replication| replication.sql_running)
         })
+    }
+
+    /// For how long its server is known to refuse clients, not longer than under this primary; `None` = it does not, or nobody knows.
+    pub fn refuses_clients_for(&self, tablet: &TabletView) -> Option<Duration> {
+        let seen = tablet.offline.as_ref().filter(|seen| seen.age <= self.rules.status_max_age)?;
+        let OfflineMode::On { since } = seen.what else { return None };
+        let named = self.view.primary_for.unwrap_or(Duration::MAX);
+        (seen.age <= named).then(|| since.min(named))
     }
 
     /// Whether its replication is further behind than is reasonable.

@@ -33,6 +33,7 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
     }
     found.extend(has_source(facts, alias, status, wrong));
     found.extend(read_only(facts, alias, status, wrong, &rivals));
+    found.extend(offline(facts, (alias, tablet), status, wrong, &rivals));
     found
 }
 
@@ -142,6 +143,25 @@ fn read_only(
         )
     }));
     found
+}
+
+/// No client gets in. Nobody waits for that to pass: whoever fences a primary holds the shard lock until another one is declared.
+fn offline(
+    facts: &Facts,
+    (alias, tablet): (&TabletAlias, &TabletView),
+    status: &TabletStatus,
+    wrong: Option<&TabletAlias>,
+    rivals: &BTreeSet<TabletAlias>,
+) -> Option<Problem> {
+    facts.refuses_clients_for(tablet)?;
+    let others: BTreeSet<TabletAlias> = wrong.into_iter().chain(rivals).cloned().collect();
+    let (why, remedy) = match () {
+        () if !others.is_empty() => (format!("and {} is writable", names(&others)), Remedy::Report),
+        () if status.replication.is_some() => ("and has a source, which it has to forget first".to_owned(), Remedy::Report),
+        () if facts.declared_type() != Some(TabletType::Primary) => ("and its record is not PRIMARY".to_owned(), Remedy::Report),
+        () => ("and declared primary".to_owned(), Remedy::Fix(Repair::LiftFence)),
+    };
+    Some(problem(Code::PrimaryIsOffline, alias, format!("it is in offline_mode {why}"), remedy))
 }
 
 /// What a replica had that was read before a read-only primary, and that the primary has not. What the replica wrote itself, and what is

@@ -97,7 +97,7 @@ pub enum Repair {
     Drain,
     /// The shard record names the primary that the tablets' records name.
     PublishPrimary,
-    /// `offline_mode` that an elector left behind is lifted from a server that follows.
+    /// `offline_mode` is lifted from a server that follows the primary, or is the primary.
     LiftFence,
 }
 
@@ -120,6 +120,8 @@ pub struct Rules {
     pub incapacitated_for: Duration,
     /// A greeting older than this proves nothing (2 s).
     pub greeting_max_age: Duration,
+    /// `offline_mode` of a replica that follows is lifted when it has lasted so long, under this primary (10 s).
+    pub offline_for: Duration,
     /// `--enable-primary-disk-stalled-recovery`.
     pub recover_stalled_disk: bool,
     /// `--change-tablets-with-errant-gtid-to-drained`.
@@ -139,6 +141,7 @@ impl Default for Rules {
             manager_dead_for: Duration::from_secs(4),
             incapacitated_for: Duration::from_secs(20),
             greeting_max_age: Duration::from_secs(2),
+            offline_for: Duration::from_secs(10),
             recover_stalled_disk: false,
             drain_errant: false,
             slow_primary_factor: None,

@@ -29,6 +29,7 @@ impl Replica<'_> {
         found.extend(self.errant());
         let Some(status) = self.facts.status(self.tablet) else { return found };
         found.extend(self.writable(status));
+        found.extend(self.offline(status));
         if self.facts.primary.is_none() {
             return found;
         }
@@ -91,6 +92,24 @@ impl Replica<'_> {
             () => ("it takes writes", Remedy::Fix(Repair::MakeReadOnly)),
         };
         Some(problem(Code::ReplicaIsWritable, self.alias, why, remedy))
+    }
+
+    /// A replica that lets no client in. MySQL does not say who wanted that: a fence of a failover that is over, or a person.
+    fn offline(&self, status: &TabletStatus) -> Option<Problem> {
+        let lasts = self.facts.refuses_clients_for(self.tablet)?;
+        let hindrance = match () {
+            () if !status.read_only => "it takes writes",
+            () if self.facts.link(self.tablet) != Link::Up => "it does not follow the primary",
+            () if self.is_errant() => "it has transactions that the primary lacks",
+            () if !self.facts.can_be_followed() => "the declared primary does not work as one",
+            () if lasts < self.facts.rules.offline_for => "it has not lasted long enough",
+            () => {
+                let why = format!("it is in offline_mode for {} and follows the primary", secs(lasts));
+                return Some(problem(Code::ReplicaIsOffline, self.alias, why, Remedy::Fix(Repair::LiftFence)));
+            }
+        };
+        let why = format!("it is in offline_mode for {}; left as it is: {hindrance}", secs(lasts));
+        Some(self.report(Code::ReplicaIsOffline, why))
     }
 
     /// The primary has purged what it lacks: pointing it there again and again helps nobody.

@@ -188,6 +188,7 @@ impl Supervisor {
             allow_not_established: false,
             allow_unfenced: live.allow_unfenced || is_refused(view, primary),
             seen: self.context.senses.seen_primary(&self.shard),
+            is_dead: ground == Ground::PrimaryDead && is_silent(view, primary),
         }
     }
 
@@ -345,6 +346,13 @@ impl Supervisor {
             tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
         }
     }
+}
+
+/// Whether the primary's MySQL says nothing at all: one that is full may well do what its tablet manager asks of it.
+fn is_silent(view: &ShardView, primary: &TabletAlias) -> bool {
+    use FailureClass::{Closed, Refused, Silent};
+    let failing = view.tablets.get(primary).and_then(|primary| primary.mysql.failing.as_ref());
+    failing.is_some_and(|failing| matches!(failing.class, Silent | Refused | Closed))
 }
 
 /// Whether nobody listens on the primary's port, seen at least twice (safety rules, section 2).

@@ -142,6 +142,9 @@ pub struct Emergency {
     /// The highest position that whoever watches the shard has seen on that tablet while it was primary: where it binds, nobody is promoted
     /// without it (safety rules, section 4).
     pub seen: Option<(TabletAlias, SeenPrimary)>,
+    /// Whether whoever watches the shard has proven that the declared primary's MySQL is dead or silent to everybody: its demotion and its
+    /// fence are sent, and hardly waited for.
+    pub is_dead: bool,
 }
 
 /// One line for the person who asked: an entry of `events` in the answer.

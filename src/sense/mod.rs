@@ -5,6 +5,7 @@ mod declared;
 mod decode;
 mod errant;
 mod observed;
+mod offline;
 mod pace;
 mod positions;
 mod primary;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{decode::Decoder, errant::Errant, pace::PaceMeter, positions::Positions, track::Track};
+use super::{decode::Decoder, errant::Errant, offline::Offline, pace::PaceMeter, positions::Positions, track::Track};
 use crate::{
     mysql::GtidSet,
     pb::{replicationdata::FullStatus, topodata::Tablet},
@@ -31,6 +31,7 @@ pub(super) struct Observed {
     pub greetings: BTreeMap<TabletAlias, (Instant, Greeting)>,
     positions: Positions,
     pub errant: Errant,
+    pub offline: Offline,
     pub pace: PaceMeter,
     /// Whether it has answered, or used up the limit of one question.
     pub asked: bool,
@@ -78,6 +79,7 @@ impl Observed {
             greetings: BTreeMap::new(),
             positions: Positions::default(),
             errant: Errant::default(),
+            offline: Offline::default(),
             pace: PaceMeter::default(),
             asked: false,
             decoder: Decoder::default(),
@@ -117,8 +119,16 @@ impl Observed {
 
     /// A question that its MySQL had to answer was answered.
     pub fn lives(&mut self, sent: Instant) -> Effect {
+        if self.suspicious_since().is_some() {
+            self.offline.soon(sent);
+        }
         let (manager, mysql) = (self.manager.good(sent), self.mysql.good(sent));
         Effect::news(manager || mysql)
+    }
+
+    /// It said whether it refuses clients.
+    pub fn refuses(&mut self, on: bool, sent: Instant) -> Effect {
+        Effect::news(self.offline.said(on, sent))
     }
 
     /// A question to its tablet manager failed.
@@ -214,6 +224,7 @@ impl Observed {
             greetings: greetings.map(|(from, (at, what))| (from.clone(), Seen { what: what.clone(), age: age(*at) })).collect(),
             vanished: self.positions.vanished(),
             errant: self.errant.known(),
+            offline: self.offline.view(now),
             pace: self.pace.pace(),
         }
     }

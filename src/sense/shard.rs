@@ -100,7 +100,9 @@ impl Shard {
         let same_primary = state.primary.as_deref().ok() == primary.as_ref().ok();
         let is_another = matches!((&state.primary, &primary), (Ok(before), Ok(now)) if before.alias != now.alias);
         if is_another {
-            state.primary_changed = Some(Instant::now());
+            let now = Instant::now();
+            state.primary_changed = Some(now);
+            state.tablets.values_mut().for_each(|tablet| tablet.offline.soon(now));
         }
         if !same_primary || state.primary.is_err() {
             state.primary = primary.map(Arc::new);
@@ -234,6 +236,16 @@ impl Shard {
     /// Whether a tablet's manager says nothing.
     pub fn is_silent(&self, alias: &TabletAlias) -> bool {
         self.lock().tablets.get(alias).is_some_and(|tablet| tablet.manager.failing_since().is_some())
+    }
+
+    /// The tablet where it is to be asked now whether it refuses clients; `again` = also where it just said so. It answers everything else.
+    pub fn offline_question(&self, alias: &TabletAlias, again: bool) -> Option<Arc<Tablet>> {
+        let mut state = self.lock();
+        let tablet = state.tablets.get_mut(alias)?;
+        let answers =
+            tablet.status.is_some() && tablet.mysql.failing_since().is_none() && tablet.manager.failing_since().is_none();
+        let due = answers && (tablet.offline.is_due(alias, Instant::now()) || (again && tablet.offline.refuses()));
+        due.then(|| tablet.record.clone())
     }
 
     /// Every tablet.

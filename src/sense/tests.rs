@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use super::ErrantFilter;
 use crate::{
     pb::{replicationdata::FullStatus, topodata::TabletType},
-    shard::{FailureClass, Greeting},
+    shard::{FailureClass, Greeting, OfflineMode, Seen},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -319,4 +319,34 @@ async fn a_pause_of_this_process_is_nobody_elses_silence() {
     let page = world.metrics.page().unwrap();
     let late = page.lines().find_map(|line| line.strip_prefix("vtelector_limits_noticed_late_total ")).unwrap();
     assert!(late.parse::<u32>().unwrap() >= 20, "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_clients_are_refused_is_asked_seldom_and_soon_after_something_happened() {
+    let world = World::start().await;
+    let asked = |since| world.stage.asked("z1-101", "offline_mode", since);
+    world.until("the first answers", |view| view.tablets.values().all(|tablet| tablet.offline.is_some())).await;
+    sleep(200 * SECOND).await;
+    let quiet = Instant::now();
+    sleep(240 * SECOND).await;
+    assert!((3..=5).contains(&asked(quiet).len()), "{:?}", asked(quiet));
+
+    // A frozen server carries out what waited in its socket.
+    world.stage.play("z1-101", Play::Silent);
+    sleep(5 * SECOND).await;
+    assert!(asked(quiet).len() <= 6, "whoever says nothing is not asked");
+    world.stage.parts().get_mut(&alias("z1-101")).unwrap().offline = true;
+    world.stage.play("z1-101", Play::Well);
+    let on =
+        |since: Duration| move |seen: &Seen<OfflineMode>| matches!(seen.what, OfflineMode::On { since: age } if age >= since);
+    let is_on = |view: &crate::shard::ShardView, since| view.tablets[&alias("z1-101")].offline.as_ref().is_some_and(on(since));
+    let noticed = world.until("the fence", |view| is_on(view, Duration::ZERO)).await;
+    assert!(noticed <= 4 * SECOND, "{noticed:?}");
+    let lasts = world.until("ten seconds of it", |view| is_on(view, 10 * SECOND)).await;
+    assert!(lasts <= 10 * SECOND + ms(10), "{lasts:?}");
+    assert!(world.tablet("z1-101").offline.unwrap().age <= SECOND + ms(10), "while it lasts it is asked with every status");
+
+    world.stage.parts().get_mut(&alias("z1-101")).unwrap().offline = false;
+    world.senses.reread(&shard(), ms(100)).await;
+    assert_eq!(world.tablet("z1-101").offline.unwrap().what, OfflineMode::Off, "a reread asks as well");
 }

@@ -40,6 +40,9 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 /// How long after its replicas a primary is asked, so that one answer of it serves them all; with short periods a quarter of them.
 const PRIMARY_LATER_MAX: Duration = Duration::from_millis(200);
 
+/// Whether a server refuses its clients: nothing that `FullStatus` shows.
+const OFFLINE_MODE: &str = "SELECT @@global.offline_mode";
+
 /// Both spellings, of before and after MySQL 8.0.26; a server knows one of them, or none without the plugin.
 const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];
 
@@ -116,6 +119,12 @@ impl World {
             // The queue is fair, and each one ahead ends within its limit. It fails only when closed, which nobody does.
             let _turn = if shard.is_silent(&alias) { self.doubtful.acquire().await.ok() } else { None };
             self.look(&shard, &alias, self.ask_limit()).await;
+            // Beside the rhythm: the next status does not wait for it.
+            if let Some(record) = shard.offline_question(&alias, false) {
+                let (world, shard, alias) = (self.clone(), shard.clone(), alias.clone());
+                let asking = async move { world.stop.run_until_cancelled(world.ask_offline_mode(&shard, &alias, &record)).await };
+                self.tasks.spawn(asking);
+            }
             let rhythm = if shard.primary().as_ref() == Some(&alias) { &of_primary } else { &rhythm };
             due = rhythm.after(Instant::now());
         }
@@ -133,6 +142,15 @@ impl World {
         }
         if shard.answered(alias, &question, sent, (answer, waits)) {
             self.emergency(shard);
+        }
+    }
+
+    /// Asks whether its server refuses clients. What is not said stays as it was known.
+    async fn ask_offline_mode(&self, shard: &Shard, alias: &TabletAlias, record: &Tablet) {
+        let sent = Instant::now();
+        let answer = self.tablets.execute_fetch_as_dba(record, OFFLINE_MODE, 1, Call::read(self.ask_limit())).await;
+        if let Some(row) = answer.ok().and_then(|answer| answer.rows.into_iter().next()) {
+            shard.observe(alias, record, |tablet, _| tablet.refuses(row.values == b"1", sent));
         }
     }
 
@@ -188,7 +206,14 @@ impl World {
         let looks: Vec<_> = (tablets.iter().cloned())
             .map(|alias| {
                 let (world, shard, limit) = (self.clone(), shard.clone(), left.max(ASK_LIMIT_MIN));
-                self.tasks.spawn(async move { world.stop.run_until_cancelled(world.look(&shard, &alias, limit)).await })
+                let looking = async move {
+                    world.look(&shard, &alias, limit).await;
+                    if let Some(record) = shard.offline_question(&alias, true) {
+                        world.ask_offline_mode(&shard, &alias, &record).await;
+                    }
+                };
+                let stop = self.stop.clone();
+                self.tasks.spawn(async move { stop.run_until_cancelled(looking).await })
             })
             .collect();
         let _ = timeout(left, join_all(looks)).await;

@@ -102,6 +102,8 @@ pub struct TabletView {
     pub vanished: Arc<GtidSet>,
     /// Its errant transactions as last judged; `None` = not known.
     pub errant: Option<Arc<GtidSet>>,
+    /// Whether its server refuses clients, as last said; `None` = not known.
+    pub offline: Option<Seen<OfflineMode>>,
     /// How long its last answers took, and its own baseline: `None` until there is one.
     pub pace: Option<Pace>,
 }
@@ -113,6 +115,18 @@ pub struct Pace {
     pub now: Duration,
     /// The median of the hour before it.
     pub usual: Duration,
+}
+
+/// Whether a server refuses every client that is no administrator (`offline_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineMode {
+    /// It lets them in.
+    Off,
+    /// It throws them out.
+    On {
+        /// How long ago it was asked when it first said so; it did ever since.
+        since: Duration,
+    },
 }
 
 /// What a witness heard from a MySQL server that it connected to.
@@ -231,6 +245,7 @@ impl TabletView {
             greetings: BTreeMap::new(),
             vanished: Arc::default(),
             errant: None,
+            offline: None,
             pace: None,
         }
     }

@@ -40,10 +40,7 @@ fn with_every_second(flavour: Flavour) {
     for second in Fault::ALL {
         for seed in super::seeds(1) {
             let first = FIRST[(seed as usize + *second as usize) % FIRST.len()];
-            // A fence that a person's dead process had queued comes to a server behind a vttablet that follows already. FullStatus does not
-            // show offline_mode, so nobody sees that it is left: a hole that is known.
-            let is_known_hole = flavour == Flavour::Vttablet && (first, *second) == (Fault::PrimarySilent, Fault::PrimaryFrozen);
-            if is_known_hole || !super::wanted(first, *second) {
+            if !super::wanted(first, *second) {
                 continue;
             }
             let mut shape = Shape { flavour, ..Shape::of(seed * 1000 + *second as u64) };

@@ -38,6 +38,7 @@ pub fn emergency() -> Emergency {
         allow_not_established: false,
         allow_unfenced: true,
         seen: None,
+        is_dead: false,
     }
 }
 

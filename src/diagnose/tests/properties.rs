@@ -14,7 +14,8 @@ use crate::{
     mysql::GtidSet,
     pb::topodata::TabletType,
     shard::{
-        Channel, Failing, FailureClass, Greeting, IoState, Link, Pace, Seen, ShardFacts, ShardView, TabletStatus, TabletView,
+        Channel, Failing, FailureClass, Greeting, IoState, Link, OfflineMode, Pace, Seen, ShardFacts, ShardView, TabletStatus,
+        TabletView,
     },
     topo::TabletAlias,
 };
@@ -97,6 +98,7 @@ prop_compose! {
         kind in select(&[0, 0, 0, 0, 0, 1, 2, 3, 4, 6, 8][..]),
         term in proptest::option::weighted(0.1, 9i64..12),
         shutdown in proptest::bool::weighted(0.05),
+        offline in proptest::option::weighted(0.1, (age(), age())),
     ) -> TabletView {
         let mut tablet = base.clone();
         let mut record = (*tablet.record).clone();
@@ -114,6 +116,7 @@ prop_compose! {
         tablet.status = status.map(|(what, age)| Seen { what: Arc::new(what), age });
         (tablet.manager, tablet.mysql, tablet.direct) = channels;
         tablet.greetings = greetings.into_iter().map(|(uid, (what, age))| (alias(uid), Seen { what, age })).collect();
+        tablet.offline = offline.map(|(since, age)| Seen { what: OfflineMode::On { since }, age });
         (tablet.errant, tablet.pace) = (errant, pace.map(|(now, usual)| Pace { now, usual }));
         tablet
     }

@@ -7,7 +7,7 @@
 //! rules drain stalled_disk slow=5
 //! unreadable z2 | topology unreadable | not looked | snapshot | switching denied tables
 //! z1-100 PRIMARY term=10 mysql=refused@0.3 manager=ok direct=closed@0.2
-//! z1-101 age=0.1 io=lost               # a REPLICA of the newest PRIMARY
+//! z1-101 age=0.1 io=lost offline=12               # a REPLICA of the newest PRIMARY
 //! heard z1-101 silent@0.4              # what z1-101 heard from the newest PRIMARY, or of=z1-102
 //! ```
 
@@ -22,8 +22,8 @@ use crate::{
         vttime,
     },
     shard::{
-        Channel, Failing, FailureClass, Greeting, IoState, KeyspaceFacts, Pace, Replication, Seen, ShardFacts, ShardView,
-        TabletStatus, TabletView,
+        Channel, Failing, FailureClass, Greeting, IoState, KeyspaceFacts, OfflineMode, Pace, Replication, Seen, ShardFacts,
+        ShardView, TabletStatus, TabletView,
     },
     topo::TabletAlias,
 };
@@ -221,6 +221,10 @@ impl Story {
                 ("vanished", set) => tablet.vanished = gtids(set),
                 ("errant", "unknown") => tablet.errant = None,
                 ("errant", set) => tablet.errant = Some(gtids(set)),
+                ("offline", at) => {
+                    let what = OfflineMode::On { since: secs(at) };
+                    tablet.offline = Some(Seen { what, age: GOOD });
+                }
                 ("pace", pace) => {
                     let (now, usual) = pace.split_once('/').unwrap();
                     tablet.pace = Some(Pace { now: secs(now), usual: secs(usual) });

@@ -36,6 +36,8 @@ pub(super) struct Scene {
     pub deaf: BTreeSet<TabletAlias>,
     /// Tablets whose tablet manager says that their MySQL does not answer.
     pub mysqld_down: BTreeSet<TabletAlias>,
+    /// The old primary, where it was proven dead before we were called.
+    dead: Option<TabletAlias>,
     /// Tablets that accept writes, by their own words.
     pub writable: BTreeSet<TabletAlias>,
     /// Replicas whose IO thread runs.
@@ -61,12 +63,14 @@ impl Scene {
         let members = declared.tablets.keys().map(|alias| (alias.clone(), declared.member(alias))).collect();
         let primary = declared.current_primary().or(declared.primary.as_ref());
         check_wish(&declared.shard, &*declared.policy, primary, &members, &wish)?;
+        let dead = primary.filter(|_| request.is_dead).cloned();
         let seen = request.seen.clone().filter(|(alias, _)| Some(alias) == primary).map(|(_, seen)| seen);
         Ok(Self {
             declared,
             tablets,
             wish,
             mysqld_down: BTreeSet::new(),
+            dead,
             deaf: BTreeSet::new(),
             writable: BTreeSet::new(),
             receiving: BTreeSet::new(),
@@ -198,7 +202,8 @@ impl Scene {
 
     /// Whether a tablet's server is certain not to answer: nothing is to be waited for there.
     pub fn is_gone(&self, alias: &TabletAlias) -> bool {
-        self.deaf.contains(alias) || self.mysqld_down.contains(alias)
+        let was_dead = self.dead.as_ref() == Some(alias) && !self.is_reached(alias);
+        was_dead || self.deaf.contains(alias) || self.mysqld_down.contains(alias)
     }
 
     /// Whether a tablet answered when it was last asked or changed.

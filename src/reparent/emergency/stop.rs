@@ -105,7 +105,7 @@ impl Run {
         let patience = if all { Instant::now() + self.remote() } else { asked_at + DEMOTION_PATIENCE };
         let mut late = Vec::new();
         for (alias, mut demotion) in demotions {
-            // A server that is gone for certain has nothing to be waited for: its demotion fails while the others are stopped.
+            // A server that is gone has nothing to be waited for: its demotion fails while the others are stopped.
             let limit = if scene.is_gone(&alias) && !all { Instant::now() + FENCE_PATIENCE } else { patience };
             match timeout_at(limit, &mut demotion).await {
                 Ok(answer) => self.demoted(scene, &alias, answer.ok()),

@@ -6,6 +6,7 @@ use super::{
     Refusal, RepairError,
     outcome::{Fixed, Stop, during},
     scene::Scene,
+    writable::nobody_else_writes,
 };
 use crate::{
     pb::topodata::{Shard, Tablet, TabletType},
@@ -114,7 +115,8 @@ impl Run {
         Ok(shard.primary_alias == Some(alias.into()) && term(shard.primary_term_start_time.as_ref()) == own)
     }
 
-    /// `offline_mode` that an elector has left behind is lifted from a server that follows the primary, or is the primary and works.
+    /// `offline_mode` is lifted from a server that follows the primary, or is the primary and nobody works in its place. A primary that is
+    /// read-only yet lets clients in as well: its replicas are clients too, and without them it could not be made writable.
     pub(super) async fn lift_fence(&mut self, scene: &Scene, alias: &TabletAlias) -> Result<Fixed, Stop> {
         let (primary, source) = scene.primary()?;
         let record = scene.tablet(alias)?.clone();
@@ -123,10 +125,11 @@ impl Run {
         }
         let server = self.server(&record, alias).await?;
         let lifted = if primary == alias {
-            if server.replication().is_some() || !server.is_writable() {
-                let reason = "the primary is made writable, and then its clients are let in".to_owned();
-                return Err(Refusal::Later { first: "MakeWritable".to_owned(), reason }.into());
+            if server.replication().is_some() {
+                let (primary, source_address) = (alias.clone(), server.source_address());
+                return Err(Refusal::PrimaryReplicates { primary, source_address }.into());
             }
+            nobody_else_writes(alias, &self.others(&scene.declared, alias).await)?;
             self.verify().await?;
             self.let_in(alias, &record).await
         } else {

@@ -150,7 +150,7 @@ fn is_final(kind: TabletErrorKind) -> bool {
     matches!(kind, TabletErrorKind::Precondition | TabletErrorKind::Unimplemented | TabletErrorKind::Overtaken)
 }
 
-fn nobody_else_writes(primary: &TabletAlias, others: &BTreeMap<TabletAlias, Server>) -> Result<(), Refusal> {
+pub(super) fn nobody_else_writes(primary: &TabletAlias, others: &BTreeMap<TabletAlias, Server>) -> Result<(), Refusal> {
     match others.iter().find(|(_, other)| other.is_writable()) {
         Some((writer, _)) => {
             let reason = "is writable".to_owned();

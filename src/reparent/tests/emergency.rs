@@ -32,6 +32,7 @@ pub fn now() -> Emergency {
         allow_not_established: false,
         allow_unfenced: true,
         seen: None,
+        is_dead: false,
     }
 }
 
@@ -85,11 +86,20 @@ async fn a_primary_that_answers_is_demoted_before_anybody_is_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_primary_costs_less_than_half_a_second_and_acknowledges_nothing_when_it_thaws() {
+    frozen(now(), Duration::from_millis(600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_proven_dead_is_fenced_all_the_same_and_hardly_waited_for() {
+    frozen(Emergency { is_dead: true, ..now() }, Duration::from_millis(330)).await;
+}
+
+async fn frozen(request: Emergency, limit: Duration) {
     let world = four("semi_sync").await;
     world.change("z1-100", |server| server.frozen = true);
-    let outcome = world.emergency(now()).await;
+    let outcome = world.emergency(request).await;
     assert_eq!(promoted(&outcome).primary, alias("z1-101"));
-    assert!(outcome.took < Duration::from_millis(600), "{:?}", outcome.took);
+    assert!(outcome.took < limit, "{:?}", outcome.took);
     world.check("z1-101").await;
     world.change("z1-100", |server| server.frozen = false);
     let acked = world.lock().write(&alias("z1-100"));

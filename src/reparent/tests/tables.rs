@@ -133,6 +133,7 @@ fn request(case: &Case) -> Emergency {
         allow_not_established: wish.allow_not_established,
         allow_unfenced: wish.allow_unfenced,
         seen: None,
+        is_dead: false,
     }
 }
 

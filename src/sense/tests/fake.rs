@@ -51,6 +51,8 @@ pub enum Play {
 pub struct Part {
     pub play: Play,
     pub status: FullStatus,
+    /// `offline_mode`.
+    pub offline: bool,
     health: Vec<mpsc::UnboundedSender<Result<StreamHealthResponse, TabletError>>>,
 }
 
@@ -188,9 +190,14 @@ tablet_manager! {
     }
 
     async fn execute_fetch_as_dba(&self, tablet: &Tablet, sql: &str, _: u64, call: Call) -> Result<QueryResult, TabletError> {
+        let result = |row| QueryResult { rows: vec![row], ..QueryResult::default() };
+        if sql == "SELECT @@global.offline_mode" {
+            let said = |part: &Part| Row { lengths: vec![1], values: if part.offline { b"1".to_vec() } else { b"0".to_vec() } };
+            return self.answer(tablet, "offline_mode", call, |part| result(said(part))).await;
+        }
         assert!(sql.contains("wait_point"), "a sensor sent {sql}");
         let row = Row { lengths: vec![10, 1], values: b"AFTER_SYNC1".to_vec() };
-        self.answer(tablet, "ExecuteFetchAsDba", call, |_| QueryResult { rows: vec![row.clone()], ..QueryResult::default() }).await
+        self.answer(tablet, "ExecuteFetchAsDba", call, |_| result(row.clone())).await
     }
 
     async fn hear(&self, tablet: &Tablet, of: &Tablet, _: Duration, call: Call) -> Result<Greeting, TabletError> {
@@ -351,7 +358,7 @@ async fn declare(stage: &Stage, topo: &Topo, name: &str, kind: TabletType, statu
         primary_term_start_time: (kind == TabletType::Primary).then_some(vttime::Time { seconds: 1, nanoseconds: 0 }),
         ..Tablet::default()
     };
-    stage.parts().insert(alias, Part { play: Play::Well, status, health: Vec::new() });
+    stage.parts().insert(alias, Part { play: Play::Well, status, offline: false, health: Vec::new() });
     topo.create_tablet(&record).await.unwrap();
 }
 

@@ -90,6 +90,7 @@ pub fn emergency(request: &EmergencyReparentShardRequest, allowed: Allowed, wait
         allow_not_established: allowed.not_established,
         allow_unfenced: true,
         seen: None,
+        is_dead: false,
     })
 }
 
