@@ -53,7 +53,7 @@ measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 t
 measure-failover: tools ## primaries killed, frozen, silent and full, TIMES=30 times each, and nobody calls: write gap, lost (needs root)
 	$(WITH_TOOLS) cargo test --release --test failover --test silent -- --ignored --nocapture --test-threads 1 measure_failover
 
-measure-calm: tools ## ten minutes in which the elector loses every fifth packet: no failover (needs root)
+measure-calm: tools ## ten minutes in which the elector loses every fifth packet and hears up to 300 ms late: no failover (needs root)
 	$(WITH_TOOLS) cargo test --release --test silent -- --ignored --nocapture measure_calm
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU

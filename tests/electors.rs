@@ -6,12 +6,10 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{Cluster, Fault, Shape, Signal, TempFolder, TestCluster, automatic, eventually, shape, story::Story, write_gap};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::Instant,
+use cluster::{
+    Cluster, Fault, Shape, Signal, TempFolder, TestCluster, automatic, eventually, metric, shape, story::Story, write_gap,
 };
+use tokio::time::Instant;
 use vtelector::pb::vtctldata::{CreateKeyspaceRequest, CreateShardRequest};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -25,25 +23,11 @@ const NEVER: Duration = Duration::from_secs(12);
 /// Shards besides the sandbox's own.
 const SHARDS: i64 = 32;
 
-/// A number on an elector's page of metrics.
-async fn metric(http_port: u16, name: &str) -> Result<i64, String> {
-    let read = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", http_port)).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await?;
-        Ok::<_, std::io::Error>(page)
-    };
-    let page = read.await.map_err(|error| error.to_string())?;
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.ok_or_else(|| format!("{name} is not on the page"))
-}
-
 /// How many shards each of these electors looks after.
 async fn owned(ports: &[u16]) -> Result<Vec<i64>, String> {
     let mut parts = Vec::new();
     for port in ports {
-        parts.push(metric(*port, "vtelector_shards_owned ").await?);
+        parts.push(metric(("127.0.0.1", *port), "vtelector_shards_owned ").await?);
     }
     Ok(parts)
 }
@@ -52,7 +36,7 @@ async fn owned(ports: &[u16]) -> Result<Vec<i64>, String> {
 async fn members(ports: &[u16], expected: i64) {
     eventually(&format!("{expected} members"), SOON, async || {
         for port in ports {
-            match metric(*port, "vtelector_region_members ").await? {
+            match metric(("127.0.0.1", *port), "vtelector_region_members ").await? {
                 members if members == expected => {}
                 members => return Err(format!("{members} members")),
             }
@@ -212,8 +196,11 @@ async fn a_lone_elector_never_replaces_a_primary_whose_mysql_works() {
     }
     assert!(story.test.tablet(&primary).mysqld.is_writable().await.unwrap());
     assert!(story.writers.count() > before + 100, "writes go on: {} and {before}", story.writers.count());
-    let refused =
-        metric(story.test.http_port, r#"vtelector_quorums_total{claim="manager_dead",outcome="too_few_elsewhere"} "#).await;
+    let refused = metric(
+        ("127.0.0.1", story.test.http_port),
+        r#"vtelector_quorums_total{claim="manager_dead",outcome="too_few_elsewhere"} "#,
+    )
+    .await;
     assert!(refused.unwrap() > 0, "it asked, and was told no");
     story.test.heal(&primary, Fault::AgentKilled).await.unwrap();
     story.settled().await;

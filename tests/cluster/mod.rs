@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 use tonic::Status;
 
 pub use vtelector::{sandbox::*, topo::TabletAlias};
@@ -32,6 +36,20 @@ pub fn automatic() -> Shape {
 /// The same with an elector that does only what it is called for.
 pub fn shape() -> Shape {
     Shape { elector_flags: vec!["--allow-recovery=false".to_owned()], ..automatic() }
+}
+
+/// A number on an elector's page of metrics.
+pub async fn metric(address: (&str, u16), name: &str) -> Result<i64, String> {
+    let read = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        Ok::<_, std::io::Error>(page)
+    };
+    let page = read.await.map_err(|error| error.to_string())?;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.ok_or_else(|| format!("{name} is not on the page"))
 }
 
 /// A gap is measured between writes: so many must be acknowledged around every move.
