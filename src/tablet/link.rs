@@ -3,7 +3,7 @@
 //! What a failed call means hangs on one question: can the tablet have received it? tonic's channel reconnects and queues by
 //! itself and cannot say. So the connection is our own: it never reconnects, it counts as up only after the tablet has spoken
 //! HTTP/2 (a frozen process accepts connections, and would carry out later what it was sent), and a call is "sent" from the
-//! moment in which its first byte may have reached the socket, unless the tablet says that it has not looked at it.
+//! moment in which its first byte may have reached the socket, unless the tablet says that it has refused this very call.
 
 use std::{
     sync::{

@@ -127,7 +127,8 @@ impl Connection {
             return Err(lost.clone());
         }
         if self.next_id > BITS_31 {
-            let lost = Lost { class: FailureClass::Closed, reason: "the connection has had all the calls that it can have".to_owned() };
+            let lost =
+                Lost { class: FailureClass::Closed, reason: "the connection has had all the calls that it can have".to_owned() };
             return Err(self.closing.insert(lost).clone());
         }
         if request.head.len() + hpack::NO_TABLE.len() > PAYLOAD_BYTES_MAX {
@@ -464,8 +465,9 @@ impl Connection {
             (code, false) => format!("it closes the connection ({}: {words})", code.name()),
         };
         let lost = Lost { class: FailureClass::Closed, reason };
+        // A farewell speaks of the connection. What had been sent on it counts as sent: nobody repeats a promotion on its word.
         for stream in self.streams.iter_mut().filter(|stream| stream.id > last || !stream.sent) {
-            stream.finish(End::NotProcessed(lost.clone()));
+            stream.fail(&lost);
         }
         self.closing.get_or_insert(lost);
     }

@@ -214,7 +214,10 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.client.state().connection.fail(Lost { class: FailureClass::Silent, reason: "the client is shutting down".to_owned() });
+        self.client
+            .state()
+            .connection
+            .fail(Lost { class: FailureClass::Silent, reason: "the client is shutting down".to_owned() });
     }
 }
 

@@ -117,16 +117,40 @@ impl Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
     /// `flow` counts against the windows: padding included.
-    Data { stream: u32, bytes: &'a [u8], flow: u32, end: bool },
-    Headers { stream: u32, fragment: &'a [u8], end: bool, complete: bool },
-    Continuation { stream: u32, fragment: &'a [u8], complete: bool },
-    Reset { stream: u32, code: Code },
+    Data {
+        stream: u32,
+        bytes: &'a [u8],
+        flow: u32,
+        end: bool,
+    },
+    Headers {
+        stream: u32,
+        fragment: &'a [u8],
+        end: bool,
+        complete: bool,
+    },
+    Continuation {
+        stream: u32,
+        fragment: &'a [u8],
+        complete: bool,
+    },
+    Reset {
+        stream: u32,
+        code: Code,
+    },
     Settings(Settings<'a>),
     SettingsAck,
     Ping([u8; 8]),
     Pong([u8; 8]),
-    GoAway { last: u32, code: Code, words: &'a [u8] },
-    WindowUpdate { stream: u32, increment: u32 },
+    GoAway {
+        last: u32,
+        code: Code,
+        words: &'a [u8],
+    },
+    WindowUpdate {
+        stream: u32,
+        increment: u32,
+    },
     /// Priorities, and what the protocol does not know.
     Ignored,
 }
@@ -137,7 +161,11 @@ pub(super) struct Settings<'a>(&'a [u8]);
 
 impl Settings<'_> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.0.as_chunks().0.iter().map(|&[k0, k1, v0, v1, v2, v3]| (u16::from_be_bytes([k0, k1]), u32::from_be_bytes([v0, v1, v2, v3])))
+        self.0
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&[k0, k1, v0, v1, v2, v3]| (u16::from_be_bytes([k0, k1]), u32::from_be_bytes([v0, v1, v2, v3])))
     }
 }
 

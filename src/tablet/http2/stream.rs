@@ -33,7 +33,7 @@ pub(in super::super) enum End {
     Bare,
     /// Not at all.
     Broken(Lost),
-    /// Not at all, and the peer says that it has not looked at the request.
+    /// Not at all, and the request was not sent, or refused unread.
     NotProcessed(Lost),
 }
 
