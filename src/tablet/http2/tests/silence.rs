@@ -7,6 +7,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     super::{Client, Driver, Ended, Socket},
@@ -20,7 +21,7 @@ async fn connect(buffer_bytes: usize) -> (Client, DuplexStream, JoinHandle<Ended
     let (client, mut driver) = Driver::new(Socket::Memory(ours));
     theirs.write_all(&SETTINGS).await.unwrap();
     poll_fn(|cx| driver.poll_greeting(cx)).await.unwrap();
-    (client, theirs, tokio::spawn(driver))
+    (client, theirs, TaskTracker::new().spawn(driver))
 }
 
 /// Reads frames until one of this type; its payload.
