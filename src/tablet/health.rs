@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prost::Message;
 use tonic::Code;
 
 use super::{
     HealthStream, TabletError, TabletErrorKind,
-    link::{Link, Lost, PREFIX_BYTES, in_full, lost},
+    http2::{End, Exchange, Part},
+    link::{Link, Lost, PREFIX_BYTES},
 };
 use crate::{pb::query::StreamHealthResponse, shard::FailureClass, topo::TabletAlias};
 
@@ -25,7 +24,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Reading {
     pub alias: TabletAlias,
     pub link: Arc<Link>,
-    pub body: Incoming,
+    pub body: Exchange,
 }
 
 /// How a stream goes on.
@@ -61,23 +60,22 @@ impl Reading {
                 Ok(None) => {}
                 Err(problem) => return Next::Message(Box::new(Err(self.ended(FailureClass::Answered, problem.to_owned())))),
             }
-            let frame = match self.body.frame().await {
-                None => return Next::End,
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    let Lost { class, reason } = lost(&error, in_full(&error));
-                    return Next::Message(Box::new(Err(self.ended(class, reason))));
+            let lost = match self.body.part().await {
+                Part::Data(data) => {
+                    buffer.extend_from_slice(&data);
+                    continue;
                 }
-            };
-            match frame.into_data() {
-                Ok(data) => buffer.extend_from_slice(&data),
-                Err(frame) => {
-                    let status = frame.trailers_ref().and_then(tonic::Status::from_header_map);
+                Part::End(End::Bare) => return Next::End,
+                Part::End(End::Trailers(fields)) => {
+                    let status = tonic::Status::from_header_map(&fields.grpc);
                     let Some(status) = status.filter(|status| status.code() != Code::Ok) else { return Next::End };
                     let error = TabletError::answered(self.alias.clone(), METHOD, status.code(), status.message());
                     return Next::Message(Box::new(Err(error)));
                 }
-            }
+                Part::End(End::Broken(lost) | End::NotProcessed(lost)) => lost,
+            };
+            let Lost { class, reason } = lost;
+            return Next::Message(Box::new(Err(self.ended(class, reason))));
         }
     }
 

@@ -3,30 +3,28 @@
 //! What a failed call means hangs on one question: can the tablet have received it? tonic's channel reconnects and queues by
 //! itself and cannot say. So the connection is our own: it never reconnects, it counts as up only after the tablet has spoken
 //! HTTP/2 (a frozen process accepts connections, and would carry out later what it was sent), and a call is "sent" from the
-//! moment in which the connection asked for the message's bytes.
+//! moment in which its first byte may have reached the socket, unless the tablet says that it has refused this very call.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Limited};
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use http::HeaderMap;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::dial::{Dialler, Endpoint};
+use super::{
+    dial::{Dialler, Endpoint},
+    http2::{Client, End, Ended, Exchange, Request, encode_head},
+};
 use crate::shard::FailureClass;
 
 /// Vitess's limit (`--grpc-max-message-size`), both ways.
@@ -75,7 +73,7 @@ pub(super) struct Outgoing {
 #[derive(Clone)]
 enum State {
     Dialling,
-    Up(SendRequest<OneMessage>),
+    Up(Client),
     Down(Lost),
 }
 
@@ -93,7 +91,7 @@ impl Link {
     /// Starts to connect.
     pub(super) fn open(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: &TaskTracker) -> Arc<Self> {
         let (report, state) = watch::channel(State::Dialling);
-        let task = tasks.spawn(run(endpoint.clone(), dialler, tasks.clone(), report));
+        let task = tasks.spawn(run(endpoint.clone(), dialler, report));
         Arc::new(Self {
             endpoint,
             state,
@@ -110,7 +108,12 @@ impl Link {
 
     /// Whether a new call may be tried on it.
     pub(super) fn usable(&self) -> bool {
-        !matches!(*self.state.borrow(), State::Down(_)) && self.timeouts.load(Ordering::Relaxed) < TIMEOUTS_MAX
+        let open = match &*self.state.borrow() {
+            State::Dialling => true,
+            State::Up(client) => client.is_open(),
+            State::Down(_) => false,
+        };
+        open && self.timeouts.load(Ordering::Relaxed) < TIMEOUTS_MAX
     }
 
     /// Whether the tablet has spoken on it, and it has not ended since.
@@ -130,137 +133,110 @@ impl Link {
 
     /// Sends one message and awaits the answer, until the deadline.
     pub(super) async fn call(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Bytes, SendError> {
-        let Ok(sender) = timeout_at(deadline, self.sender()).await else {
+        let Ok(client) = timeout_at(deadline, self.client()).await else {
             return Err(SendError::NotSent(Lost::silent(format!("no connection to {} in time", self.endpoint))));
         };
-        let sent = Arc::new(AtomicBool::new(false));
-        let unanswered = |lost: Lost| match sent.load(Ordering::Acquire) {
-            true => SendError::NoAnswer(lost),
-            false => SendError::NotSent(lost),
+        let request = self.request(outgoing, Some(deadline));
+        let mut exchange = client?.start(request).map_err(SendError::NotSent)?;
+        let Ok((http_status, body, end)) = timeout_at(deadline, exchange.whole()).await else {
+            self.timeouts.fetch_add(1, Ordering::Relaxed);
+            let lost = Lost::silent("no answer in time");
+            return Err(if exchange.was_sent() { SendError::NoAnswer(lost) } else { SendError::NotSent(lost) });
         };
-        let request = self.request(outgoing, Some(deadline), sent.clone());
-        let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
-        match timeout_at(deadline, exchange(sender?, request)).await {
-            Err(_) => {
-                self.timeouts.fetch_add(1, Ordering::Relaxed);
-                Err(unanswered(Lost::silent("no answer in time")))
-            }
-            Ok(Err(Exchange::Broken(lost))) => Err(unanswered(lost)),
-            Ok(Err(Exchange::Status(status))) => {
-                self.timeouts.store(0, Ordering::Relaxed);
-                Err(SendError::Status(status))
-            }
-            Ok(Ok(answer)) => {
-                self.timeouts.store(0, Ordering::Relaxed);
-                Ok(answer)
-            }
+        let result = answer(http_status, body, end);
+        if matches!(result, Ok(_) | Err(SendError::Status(_))) {
+            self.timeouts.store(0, Ordering::Relaxed);
         }
+        result
     }
 
     /// Sends one message and awaits the beginning of an answer that may go on for ever; only its beginning has a deadline.
-    pub(super) async fn open_stream(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Incoming, SendError> {
+    pub(super) async fn open_stream(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Exchange, SendError> {
         let silent = |_| SendError::NotSent(Lost::silent(format!("no stream from {} in time", self.endpoint)));
-        let mut sender = timeout_at(deadline, self.sender()).await.map_err(silent)??;
-        let request = self.request(outgoing, None, Arc::default());
-        let request = request.map_err(|reason| SendError::NotSent(Lost::silent(reason)))?;
-        let answer = timeout_at(deadline, sender.send_request(request)).await.map_err(silent)?;
-        let (head, body) = answer.map_err(|error| SendError::NoAnswer(lost(&error, in_full(&error))))?.into_parts();
-        match tonic::Status::from_header_map(&head.headers) {
-            Some(status) => Err(SendError::Status(status)),
-            None => Ok(body),
+        let client = timeout_at(deadline, self.client()).await.map_err(silent)??;
+        let mut exchange = client.start(self.request(outgoing, None)).map_err(SendError::NotSent)?;
+        match timeout_at(deadline, exchange.begun()).await.map_err(silent)? {
+            None => Ok(exchange),
+            // Without a message it is an error, whatever it says.
+            Some(end) => Err(answer(0, Vec::new(), end).err().unwrap_or_else(|| odd("an answer without a message"))),
         }
     }
 
-    async fn sender(&self) -> Result<SendRequest<OneMessage>, SendError> {
+    async fn client(&self) -> Result<Client, SendError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Dialling)).await;
         match settled.as_deref() {
-            Ok(State::Up(sender)) => Ok(sender.clone()),
+            Ok(State::Up(client)) => Ok(client.clone()),
             Ok(State::Down(lost)) => Err(SendError::NotSent(lost.clone())),
             Ok(State::Dialling) | Err(_) => Err(SendError::NotSent(Lost::silent("the client is shutting down"))),
         }
     }
 
-    fn request(
-        &self,
-        outgoing: &Outgoing,
-        deadline: Option<Instant>,
-        sent: Arc<AtomicBool>,
-    ) -> Result<Request<OneMessage>, String> {
-        let uri =
-            Uri::builder().scheme(self.endpoint.scheme()).authority(self.endpoint.authority()).path_and_query(outgoing.path);
-        let mut request = Request::post(uri.build().map_err(|error| error.to_string())?)
-            .body(OneMessage { frame: Some(framed(&outgoing.message)), sent })
-            .map_err(|error| error.to_string())?;
-        let headers = request.headers_mut();
-        headers.extend(outgoing.headers.clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("vtelector/", env!("CARGO_PKG_VERSION"))));
-        if let Some(deadline) = deadline {
-            headers.insert("grpc-timeout", tablets_share(deadline.saturating_duration_since(Instant::now())));
+    /// The request; one whose answer has no deadline is read as it comes.
+    fn request(&self, outgoing: &Outgoing, deadline: Option<Instant>) -> Request {
+        let timeout = deadline.map(|deadline| tablets_share(deadline.saturating_duration_since(Instant::now())));
+        let timeout = timeout.as_ref().map(|timeout| ("grpc-timeout", timeout.as_bytes()));
+        let headers = [
+            ("content-type", &b"application/grpc"[..]),
+            ("te", b"trailers"),
+            ("user-agent", concat!("vtelector/", env!("CARGO_PKG_VERSION")).as_bytes()),
+        ];
+        let metadata = outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = headers.into_iter().chain(timeout).chain(metadata);
+        Request {
+            head: encode_head(self.endpoint.is_https(), &self.endpoint.authority(), outgoing.path, headers),
+            body: framed(&outgoing.message),
+            answer_bytes_max: deadline.map(|_| PREFIX_BYTES + MESSAGE_BYTES_MAX),
         }
-        Ok(request)
     }
 }
 
 /// The tablet stops a little before we do, so that its own words arrive instead of our "no answer".
-fn tablets_share(left: Duration) -> HeaderValue {
+fn tablets_share(left: Duration) -> String {
     let share = left - (left / 10).min(Duration::from_millis(50));
     // gRPC allows eight digits.
-    HeaderValue::from_str(&format!("{}m", share.as_millis().clamp(1, 99_999_999))).unwrap_or(HeaderValue::from_static("1m"))
+    format!("{}m", share.as_millis().clamp(1, 99_999_999))
 }
 
 /// The life of a connection.
-async fn run(endpoint: Endpoint, dialler: Arc<Dialler>, tasks: TaskTracker, report: watch::Sender<State>) {
-    let lost = match dialler.dial(&endpoint, tasks).await {
+async fn run(endpoint: Endpoint, dialler: Arc<Dialler>, report: watch::Sender<State>) {
+    // Dialling needs more room than all that follows, so it has its own.
+    let lost = match Box::pin(dialler.dial(&endpoint)).await {
         Err(error) => Lost { class: error.class(), reason: error.to_string() },
-        Ok((sender, connection)) => {
-            report.send_replace(State::Up(sender));
-            match connection.await {
-                Ok(()) => Lost { class: FailureClass::Closed, reason: format!("{endpoint} has closed the connection") },
-                Err(error) => lost(&error, format!("the connection to {endpoint} broke: {}", in_full(&error))),
+        Ok((client, driver)) => {
+            report.send_replace(State::Up(client));
+            match driver.await {
+                Ended::Closed => Lost { class: FailureClass::Closed, reason: format!("{endpoint} has closed the connection") },
+                Ended::Broken(Lost { class, reason }) => {
+                    Lost { class, reason: format!("the connection to {endpoint} broke: {reason}") }
+                }
             }
         }
     };
     report.send_replace(State::Down(lost));
 }
 
-/// A connection that broke: by a ping that nobody answered, or from the other side.
-pub(super) fn lost(error: &hyper::Error, reason: String) -> Lost {
-    let class = if error.is_timeout() { FailureClass::Silent } else { FailureClass::Closed };
-    Lost { class, reason }
+/// What came back.
+fn answer(http_status: u16, body: Vec<u8>, end: End) -> Result<Bytes, SendError> {
+    match end {
+        End::Broken(lost) => Err(SendError::NoAnswer(lost)),
+        End::NotProcessed(lost) => Err(SendError::NotSent(lost)),
+        End::Bare => Err(without_status(http_status)),
+        End::Trailers(fields) => match tonic::Status::from_header_map(&fields.grpc) {
+            Some(status) if status.code() == tonic::Code::Ok => unframed(body.into()),
+            Some(status) => Err(SendError::Status(status)),
+            None => Err(without_status(http_status)),
+        },
+    }
 }
 
-enum Exchange {
-    /// No gRPC answer came.
-    Broken(Lost),
-    /// An answer that is an error.
-    Status(tonic::Status),
-}
-
-async fn exchange(mut sender: SendRequest<OneMessage>, request: Request<OneMessage>) -> Result<Bytes, Exchange> {
-    let broken = |error: &hyper::Error| Exchange::Broken(lost(error, in_full(error)));
-    let (head, body) = sender.send_request(request).await.map_err(|error| broken(&error))?.into_parts();
-    // An error without a body has its status among the headers.
-    if let Some(status) = tonic::Status::from_header_map(&head.headers) {
-        return Err(Exchange::Status(status));
-    }
-    let body = Limited::new(body, PREFIX_BYTES + MESSAGE_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| match error.downcast_ref::<hyper::Error>() {
-        Some(error) => broken(error),
-        None => odd(in_full(error.as_ref())),
-    })?;
-    match body.trailers().and_then(tonic::Status::from_header_map) {
-        Some(status) if status.code() == tonic::Code::Ok => unframed(body.to_bytes()),
-        Some(status) => Err(Exchange::Status(status)),
-        None => Err(odd(format!("an answer without a gRPC status (HTTP {})", head.status.as_u16()))),
-    }
+fn without_status(http_status: u16) -> SendError {
+    odd(format!("an answer without a gRPC status (HTTP {http_status})"))
 }
 
 /// Somebody answered, in a way that no tablet does.
-fn odd(reason: impl Into<String>) -> Exchange {
-    Exchange::Broken(Lost { class: FailureClass::Answered, reason: reason.into() })
+fn odd(reason: impl Into<String>) -> SendError {
+    SendError::NoAnswer(Lost { class: FailureClass::Answered, reason: reason.into() })
 }
 
 fn framed(message: &[u8]) -> Bytes {
@@ -271,7 +247,7 @@ fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-fn unframed(mut body: Bytes) -> Result<Bytes, Exchange> {
+fn unframed(mut body: Bytes) -> Result<Bytes, SendError> {
     if body.len() < PREFIX_BYTES {
         return Err(odd("an answer without a message"));
     }
@@ -280,42 +256,4 @@ fn unframed(mut body: Bytes) -> Result<Bytes, Exchange> {
         return Err(odd("an answer that is not one uncompressed message"));
     }
     Ok(message)
-}
-
-/// An error with its causes: "error reading a body from connection" alone helps nobody.
-pub(super) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// A request's body: one message, and a note that the connection took it.
-pub(super) struct OneMessage {
-    frame: Option<Bytes>,
-    sent: Arc<AtomicBool>,
-}
-
-impl Body for OneMessage {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.sent.store(true, Ordering::Release);
-        Poll::Ready(self.frame.take().map(|frame| Ok(Frame::data(frame))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frame.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.frame.as_ref().map_or(0, |frame| frame.len() as u64))
-    }
 }

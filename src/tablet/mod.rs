@@ -5,6 +5,7 @@ mod dial;
 mod error;
 mod grpc;
 mod health;
+mod http2;
 mod link;
 mod tls;
 
