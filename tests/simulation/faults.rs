@@ -235,14 +235,16 @@ async fn start_manager(world: &Arc<World>, host: usize) {
         }
         sleep(Duration::from_secs(1)).await;
     };
-    let named = shard.primary_alias == Some((&alias).into());
+    // A primary whose manager died before it was published goes on by its record, where that has the later term.
+    let later = super::guard::newer(record.primary_term_start_time.as_ref(), shard.primary_term_start_time.as_ref());
+    let is_primary = shard.primary_alias == Some((&alias).into()) || later;
     let state = &mut *world.lock();
     let host = &mut state.hosts[host];
     let (seen, boot) = (host.manager.revision, host.mysqld.boot);
     host.manager = Manager::new(world.shape.flavour);
     host.manager.known_boot = boot;
     host.manager.revision = seen;
-    if named && record.r#type() == TabletType::Primary {
+    if is_primary && record.r#type() == TabletType::Primary {
         (host.manager.tablet_type, host.manager.term) = (TabletType::Primary, record.primary_term_start_time);
     }
     if world.shape.flavour == Flavour::Agent && host.mysqld.runs() {
