@@ -98,5 +98,10 @@ fn take(buffer: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
         return Ok(None);
     }
     buffer.advance(PREFIX_BYTES);
-    Ok(Some(buffer.split_to(length).freeze()))
+    let message = buffer.split_to(length).freeze();
+    // Thousands of streams wait for their next message; none keeps room for it.
+    if buffer.is_empty() {
+        *buffer = BytesMut::new();
+    }
+    Ok(Some(message))
 }

@@ -444,6 +444,10 @@ impl Connection {
         let fields = hpack::decode(block)?;
         let Some(place) = place else { return self.useless() };
         let then = self.streams[place].receive_fields(fields, end);
+        if then != Then::Useless {
+            // Some useless frames belong to each call: a server in Go measures the network with pings.
+            self.useless = 0;
+        }
         self.act(stream, then)
     }
 
