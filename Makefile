@@ -50,8 +50,8 @@ measure-planned: tools ## 100 planned reparents under writes: write gap and call
 measure-emergency: tools ## primaries killed and frozen under writes, TIMES=50 times each: call, write gap, lost, errant
 	$(WITH_TOOLS) cargo test --release --test emergency -- --ignored --nocapture measure_emergency
 
-measure-failover: tools ## primaries killed, frozen, silent and full, TIMES=30 times each, and nobody calls: write gap, lost (needs root)
-	$(WITH_TOOLS) cargo test --release --test failover --test silent -- --ignored --nocapture --test-threads 1 measure_failover
+measure-failover: tools ## primaries killed, frozen, silent, full and without agent, TIMES=30 times each, and nobody calls: write gap, lost (needs root)
+	$(WITH_TOOLS) cargo test --release --test failover --test silent --test electors -- --ignored --nocapture --test-threads 1 measure_failover
 
 measure-calm: tools ## ten minutes in which the elector loses every fifth packet and hears up to 300 ms late: no failover (needs root)
 	$(WITH_TOOLS) cargo test --release --test silent -- --ignored --nocapture measure_calm

@@ -7,7 +7,8 @@ mod cluster;
 use std::time::Duration;
 
 use cluster::{
-    Cluster, Fault, Shape, Signal, TempFolder, TestCluster, automatic, eventually, metric, shape, story::Story, write_gap,
+    Cluster, Fault, Shape, Signal, TempFolder, TestCluster, automatic, eventually, metric, print_percentiles, shape,
+    story::Story, write_gap,
 };
 use tokio::time::Instant;
 use vtelector::pb::vtctldata::{CreateKeyspaceRequest, CreateShardRequest};
@@ -154,13 +155,7 @@ impl Account {
 #[tokio::test]
 async fn a_primary_without_its_agent_is_replaced_when_electors_of_two_other_cells_concur() {
     let account = Account::new();
-    let mut story = account.begin().await;
-    for cell in ["zone2", "zone3"] {
-        story.test.start_another_elector(cell).unwrap();
-    }
-    let ports = [story.test.http_port, story.test.others[0].http_port, story.test.others[1].http_port];
-    eventually("the electors serving", SOON, async || owned(&ports).await.map(drop)).await.unwrap();
-    each_for_itself(&ports).await;
+    let mut story = in_three_cells(&account).await;
     let struck = Instant::now();
     let change = story.see_primary_lost(Fault::AgentKilled).await;
     let gap = write_gap(&story.writers.acks(), &change).unwrap();
@@ -170,6 +165,39 @@ async fn a_primary_without_its_agent_is_replaced_when_electors_of_two_other_cell
     assert_eq!(old.value("SELECT CAST(@@global.offline_mode AS CHAR)").await.unwrap(), "1", "the old primary is fenced");
     story.come_back(&change, Fault::AgentKilled).await;
     story.end().await;
+}
+
+/// Loses the primary's agent so many times.
+#[tokio::test]
+#[ignore = "a measurement of some minutes: make measure-failover"]
+async fn measure_failover_of_primaries_without_agent() {
+    let times: usize = std::env::var("TIMES").map_or(30, |times| times.parse().expect("TIMES is a number"));
+    let account = Account::new();
+    let mut story = in_three_cells(&account).await;
+    story.test.announce("");
+    for _ in 0..times {
+        let change = story.see_primary_lost(Fault::AgentKilled).await;
+        let old = &story.test.tablet(&change.from).mysqld;
+        assert_eq!(old.value("SELECT CAST(@@global.offline_mode AS CHAR)").await.unwrap(), "1", "the old primary is fenced");
+        story.come_back(&change, Fault::AgentKilled).await;
+    }
+    let (moves, acks) = story.end().await;
+    assert_eq!(moves.len(), times);
+    println!("agent killed, three cells: {times} times, {} writes acknowledged, 0 lost, never two writers", acks.len());
+    print_percentiles("write gap", moves.iter().map(|change| write_gap(&acks, change).unwrap()).collect());
+    print_percentiles("from fault", moves.iter().map(|change| change.answered - change.called).collect());
+}
+
+/// Electors in three cells, which all look after the shard.
+async fn in_three_cells(account: &Account) -> Story {
+    let mut story = account.begin().await;
+    for cell in ["zone2", "zone3"] {
+        story.test.start_another_elector(cell).unwrap();
+    }
+    let ports = [story.test.http_port, story.test.others[0].http_port, story.test.others[1].http_port];
+    eventually("the electors serving", SOON, async || owned(&ports).await.map(drop)).await.unwrap();
+    each_for_itself(&ports).await;
+    story
 }
 
 /// Each elector is alone in its cell and looks after the sandbox's one shard.
