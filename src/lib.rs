@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+mod connect;
 pub mod diagnose;
 pub mod durability;
 pub mod elect;

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    net::{TcpStream, UnixStream, lookup_host},
+    net::UnixStream,
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::Agent;
 use crate::{
+    connect::connect,
     mysql::conn::{MysqlAddress, MysqlConn, MysqlSettings},
     pb::vtelectoragent::{HearRequest, HearResponse, Heard, witness_server::Witness},
     shard::Greeting,
@@ -109,9 +110,7 @@ async fn first_packet(address: &MysqlAddress) -> Result<Greeting, Knock> {
     match address {
         MysqlAddress::Socket(path) => read_greeting(UnixStream::connect(path).await.map_err(failed)?, address).await,
         MysqlAddress::Tcp { host, port } => {
-            let unnamed = |error: io::Error| Knock::Heard(Greeting::CannotTell(format!("the name {host}: {error}")));
-            let addresses: Vec<_> = lookup_host((host.as_str(), *port)).await.map_err(unnamed)?.collect();
-            read_greeting(TcpStream::connect(&addresses[..]).await.map_err(failed)?, address).await
+            read_greeting(connect(host, *port).await.map_err(failed)?, address).await
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::poll_fn, io, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     link::Lost,
     tls::{TlsDialler, TlsError},
 };
-use crate::shard::FailureClass;
+use crate::{connect::connect, shard::FailureClass};
 
 /// Where a tablet listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Dialler {
             DialError::Connect { endpoint: endpoint.clone(), class, reason }
         };
         let speech_error = |Lost { class, reason }| DialError::Speech { endpoint: endpoint.clone(), class, reason };
-        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(connect_error)?;
+        let tcp = connect(&endpoint.host, endpoint.port).await.map_err(connect_error)?;
         tcp.set_nodelay(true).map_err(connect_error)?;
         *reached = "the port accepts connections, but the process behind it is silent";
         let socket = match &self.tls {
