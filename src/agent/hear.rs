@@ -109,9 +109,7 @@ async fn first_packet(address: &MysqlAddress) -> Result<Greeting, Knock> {
     let failed = |error: io::Error| Knock::Heard(without_connection(&error, address));
     match address {
         MysqlAddress::Socket(path) => read_greeting(UnixStream::connect(path).await.map_err(failed)?, address).await,
-        MysqlAddress::Tcp { host, port } => {
-            read_greeting(connect(host, *port).await.map_err(failed)?, address).await
-        }
+        MysqlAddress::Tcp { host, port } => read_greeting(connect(host, *port).await.map_err(failed)?, address).await,
     }
 }
 

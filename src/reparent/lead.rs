@@ -77,6 +77,8 @@ pub(super) struct Lead<'a> {
     pub following: BTreeSet<TabletAlias>,
     /// Tablets that did not answer before: they are told all the same, and nobody waits for what they say.
     pub stragglers: BTreeSet<TabletAlias>,
+    /// Those of them that may act as a primary still, each with what is cancelled when its clients are thrown out.
+    pub cut_off: BTreeMap<TabletAlias, CancellationToken>,
     /// Tablets that are not touched at all.
     pub left_alone: BTreeSet<TabletAlias>,
     /// Nobody can acknowledge, and a person allowed that: the first write is not waited for.
@@ -103,6 +105,7 @@ impl<'a> Lead<'a> {
             followers: Followers::default(),
             following: BTreeSet::new(),
             stragglers: BTreeSet::new(),
+            cut_off: BTreeMap::new(),
             left_alone: BTreeSet::new(),
             not_established: false,
             apply_first: BTreeMap::new(),
@@ -253,7 +256,17 @@ impl Run {
             follower.time_ns = if lead.tolerant { 0 } else { time_ns };
             follower.apply_first = lead.apply_first.get(alias).cloned();
             let alias = alias.clone();
-            if lead.stragglers.contains(&alias) {
+            if let Some(cut_off) = lead.cut_off.get(&alias).filter(|_| lead.stragglers.contains(&alias)) {
+                // Following would end its commits that hang, and tell whoever waits for them that they are committed.
+                let (hands, shard, cut_off, ended) =
+                    (self.hands.clone(), self.shard.clone(), cut_off.clone(), self.ended(&alias));
+                self.hands.tasks.spawn(async move {
+                    ended.await;
+                    if cut_off.is_cancelled() {
+                        hands.see_to_stragglers(&shard, &alias).await;
+                    }
+                });
+            } else if lead.stragglers.contains(&alias) {
                 follower.deadline = Instant::now() + self.remote();
                 // What it says is in its own record and in the next look at it.
                 let (hands, shard) = (self.hands.clone(), self.shard.clone());

@@ -452,8 +452,19 @@ impl Run {
             semi_sync: declared.semi_sync_replica(&primary, alias),
             heartbeat_interval_s: 0.0,
         };
-        let sent = self.hands.tablets.set_replication_source(record, set, self.short()).await;
-        sent.map_err(|source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" })?;
+        let step = |source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" };
+        let status = self.hands.tablets.full_status(record, crate::tablet::Call::read(self.remote())).await.map_err(step)?;
+        let writable = !status.super_read_only;
+        if writable {
+            // Following ends commits that hang, and nobody may be there to be told that they are committed.
+            self.dba(record, dba::SET_OFFLINE).await.map_err(step)?;
+        }
+        self.hands.tablets.set_replication_source(record, set, self.short()).await.map_err(step)?;
+        if writable {
+            self.lift(alias, record)
+                .await
+                .map_err(|reason| no(format!("its clients are still cut off (offline_mode): {reason}")))?;
+        }
         Ok(primary)
     }
 }

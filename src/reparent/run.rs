@@ -48,6 +48,8 @@ pub(super) struct Run {
     lock: Option<ShardLock>,
     /// Statements of ours that may still be under way, and take no lock on the tablet's side: what is sent after them must wait for them.
     under_way: BTreeMap<TabletAlias, Vec<CancellationToken>>,
+    /// Cancelled when the change of primary is given up: what could not be sent until then is not sent any more.
+    pub given_up: CancellationToken,
 }
 
 impl Run {
@@ -67,6 +69,7 @@ impl Run {
             shortened: BTreeMap::new(),
             lock: None,
             under_way: BTreeMap::new(),
+            given_up: CancellationToken::new(),
         }
     }
 

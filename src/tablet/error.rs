@@ -110,6 +110,13 @@ impl TabletError {
         Self { alias, method, kind: TabletErrorKind::Unimplemented, code: Code::Unimplemented, lost: None, message }
     }
 
+    /// The error of a call that was not sent, because nothing was heard of the tablet.
+    pub fn not_sent(alias: TabletAlias, method: &'static str) -> Self {
+        let (kind, lost) = (TabletErrorKind::Unreachable, Some(FailureClass::Silent));
+        let message = "not sent: nothing was heard of it".to_owned();
+        Self { alias, method, kind, code: Code::Unavailable, lost, message }
+    }
+
     /// The MySQL error in the tablet's words, where there is one.
     pub fn mysql_errno(&self) -> Option<MysqlErrno<'_>> {
         MysqlErrno::find(&self.message)

@@ -1,8 +1,13 @@
 //! Fences: set where a demotion does not answer, lifted by whoever sees the server follow the new primary (safety rules, section 3).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     mysql::fence::{FenceError, Fenced},
@@ -12,9 +17,10 @@ use crate::{
         dba::{SET_OFFLINE, SET_ONLINE, SET_SUPER_READ_ONLY, Spelling, is_unknown_variable},
         declared::Declared,
         journal::Stage,
-        run::Run,
+        run::{RETRY_PAUSE, Run},
         undo::STOPPED,
     },
+    tablet::{Call, TabletError, TabletErrorKind, TabletManager},
     topo::{ShardId, TabletAlias},
 };
 
@@ -26,26 +32,67 @@ pub(in crate::reparent) type Sent = oneshot::Receiver<bool>;
 /// A fence that was sent to a server whose tablet does not answer.
 pub(in crate::reparent) type SentDirectly = JoinHandle<Result<Fenced, FenceError>>;
 
+/// Throws the clients of one tablet's server out.
+struct Fencer {
+    tablets: Arc<dyn TabletManager>,
+    tablet: Tablet,
+    call: Call,
+    /// It is done, by this way or another.
+    cut_off: CancellationToken,
+    given_up: CancellationToken,
+}
+
+impl Fencer {
+    async fn dba(&self, sql: &str, call: Call) -> Result<(), TabletError> {
+        self.tablets.execute_fetch_as_dba(&self.tablet, sql, 1, call).await.map(drop)
+    }
+
+    /// A host that is silent may be back at any moment, and this has to be the first that it hears: tried for as long as the call may take.
+    async fn throw_out(&self) -> bool {
+        let end = Instant::now() + self.call.timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.dba(SET_OFFLINE, Call { timeout: left, ..self.call }).await {
+                Ok(()) => return true,
+                Err(error) if error.kind != TabletErrorKind::Unreachable => return false,
+                Err(_) => {}
+            }
+            let over = Instant::now() + RETRY_PAUSE >= end || self.given_up.is_cancelled() || self.cut_off.is_cancelled();
+            if over {
+                return false;
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Lets the commits that hang end, which would hold up every demotion. Nobody is told of them any more.
+    async fn follow_up(&self) {
+        let off = |spelling: Spelling| format!("SET GLOBAL {} = OFF", spelling.enabled());
+        if let Err(error) = self.dba(&off(Spelling::Source), self.call).await
+            && is_unknown_variable(&error)
+        {
+            // A server without the plugin has nothing to switch off; what fails here fails its demotion, which says so.
+            let _off = self.dba(&off(Spelling::Master), self.call).await;
+        }
+        let _read_only = self.dba(SET_SUPER_READ_ONLY, self.call).await;
+    }
+}
+
 impl Run {
     /// Sends the fence through the tablet, in a task that outlives us: a frozen server does it as soon as it thaws. Cutting the clients off
-    /// is the fence; what follows lets the commits that hang end, which would hold up every demotion. Nobody waits for that.
-    pub(in crate::reparent) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Sent {
-        let (tablets, call, tablet, under_way) = (self.hands.tablets.clone(), self.short(), tablet.clone(), self.begin(alias));
+    /// is the fence, and `cut_off` is cancelled when it is done; nobody waits for what follows.
+    pub(in crate::reparent) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet, cut_off: &CancellationToken) -> Sent {
+        let (tablets, tablet, call) = (self.hands.tablets.clone(), tablet.clone(), self.short());
+        let fencer = Fencer { tablets, tablet, call, cut_off: cut_off.clone(), given_up: self.given_up.clone() };
+        let under_way = self.begin(alias);
         let (fenced, answer) = oneshot::channel();
         self.hands.tasks.spawn(async move {
-            let dba = async |sql: &str| tablets.execute_fetch_as_dba(&tablet, sql, 1, call).await;
-            let offline = dba(SET_OFFLINE).await.is_ok();
+            let offline = fencer.throw_out().await;
             // Whether or not anybody waits for it still.
             let _heard = fenced.send(offline);
             if offline {
-                let off = |spelling: Spelling| format!("SET GLOBAL {} = OFF", spelling.enabled());
-                if let Err(error) = dba(&off(Spelling::Source)).await
-                    && is_unknown_variable(&error)
-                {
-                    // A server without the plugin has nothing to switch off; what fails here fails its demotion, which says so.
-                    let _off = dba(&off(Spelling::Master)).await;
-                }
-                let _read_only = dba(SET_SUPER_READ_ONLY).await;
+                fencer.cut_off.cancel();
+                fencer.follow_up().await;
             }
             drop(under_way);
         });
@@ -53,10 +100,19 @@ impl Run {
     }
 
     /// Sends it to MySQL itself, where an account for that was given.
-    pub(super) fn fence_directly(&mut self, alias: &TabletAlias, tablet: &Tablet) -> Option<SentDirectly> {
+    pub(super) fn fence_directly(
+        &mut self,
+        alias: &TabletAlias,
+        tablet: &Tablet,
+        cut_off: &CancellationToken,
+    ) -> Option<SentDirectly> {
         let (fence, tablet, under_way) = (self.hands.fence.clone()?, tablet.clone(), self.begin(alias));
+        let cut_off = cut_off.clone();
         Some(self.hands.tasks.spawn(async move {
             let sent = fence.fence(&tablet, Instant::now() + DIRECT_LIMIT).await;
+            if sent.is_ok() {
+                cut_off.cancel();
+            }
             drop(under_way);
             sent
         }))
@@ -123,6 +179,10 @@ impl Run {
         fenced: bool,
     ) -> Result<(), String> {
         if alias != primary && !self.follows(tablet, source).await {
+            if fenced {
+                // Perhaps it never was: following ends its commits that hang, and nobody may be there to be told of them.
+                self.dba(tablet, SET_OFFLINE).await.map_err(|error| error.to_string())?;
+            }
             let told = self.point(declared, tablet, alias, primary, self.short()).await;
             told.map_err(|error| error.to_string())?;
         }

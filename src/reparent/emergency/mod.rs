@@ -212,9 +212,11 @@ impl Run {
         let stragglers: BTreeSet<_> = scene.declared.tablets.keys().filter(|alias| !scene.is_reached(alias)).cloned().collect();
         let ran = |alias: &TabletAlias| scene.tablets.get(alias).is_some_and(|testimony| testimony.was_replicating);
         let force = scene.declared.tablets.keys().filter(|alias| ran(alias)).cloned().collect();
+        changed.touched.too_late.cancel();
         let fenced = changed.touched.fenced;
         let lead = Lead {
             stragglers: stragglers.clone(),
+            cut_off: changed.touched.cut_off,
             left_alone: scene.wish.ignored.clone(),
             followers: changed.followers,
             following: changed.following,

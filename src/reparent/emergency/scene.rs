@@ -200,10 +200,14 @@ impl Scene {
         }
     }
 
+    /// Whether a tablet was proven dead before we were called, and has not answered since.
+    pub fn is_proven_dead(&self, alias: &TabletAlias) -> bool {
+        self.dead.as_ref() == Some(alias) && !self.is_reached(alias)
+    }
+
     /// Whether a tablet's server is certain not to answer: nothing is to be waited for there.
     pub fn is_gone(&self, alias: &TabletAlias) -> bool {
-        let was_dead = self.dead.as_ref() == Some(alias) && !self.is_reached(alias);
-        was_dead || self.deaf.contains(alias) || self.mysqld_down.contains(alias)
+        self.is_proven_dead(alias) || self.deaf.contains(alias) || self.mysqld_down.contains(alias)
     }
 
     /// Whether a tablet answered when it was last asked or changed.

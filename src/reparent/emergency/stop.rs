@@ -1,13 +1,17 @@
 //! Taking the old primary its power to commit: demoted first, fenced where it does not answer, its ackers proven stopped (safety rules,
 //! sections 2 and 3).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     fence::{Sent, SentDirectly},
@@ -21,7 +25,11 @@ use crate::{
         replicationdata::{PrimaryStatus, Status, StopReplicationMode},
         topodata::Tablet,
     },
-    reparent::{dba::STOP_IO, run::Run},
+    reparent::{
+        dba::{STOP_IO, commits_wait},
+        run::Run,
+    },
+    shard::FailureClass,
     tablet::{Call, TabletError, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
@@ -78,8 +86,61 @@ pub(super) struct Touched {
     pub demoted: BTreeSet<TabletAlias>,
     /// Tablets that were sent `offline_mode`: whoever sees them follow the new primary lifts it.
     pub fenced: BTreeSet<TabletAlias>,
+    /// The same of this run, each with what is cancelled when its clients are thrown out.
+    pub cut_off: BTreeMap<TabletAlias, CancellationToken>,
+    /// Cancelled when the promotion begins: a demotion that still waits for its server is not sent any more.
+    pub too_late: CancellationToken,
     /// Replicas whose IO thread may be stopped now.
     pub stopped: BTreeSet<TabletAlias>,
+}
+
+impl Touched {
+    /// This tablet's clients are about to be thrown out: what says so when it is done.
+    fn to_cut_off(&mut self, alias: &TabletAlias) -> &CancellationToken {
+        self.fenced.insert(alias.clone());
+        self.cut_off.entry(alias.clone()).or_default()
+    }
+}
+
+/// What has to come before the demotion of a primary that is silent. Commits may hang there, and a forced demotion ends them: a client
+/// that is still there would be told that they are committed.
+struct First {
+    /// Its clients are thrown out ...
+    cut_off: CancellationToken,
+    /// ... or it says that nothing hangs, before anybody is stopped who could acknowledge. `None` = it was proven dead.
+    well_until: Option<Instant>,
+    /// Nobody needs it any more: who is thrown out and read-only will be told to follow.
+    too_late: CancellationToken,
+}
+
+impl First {
+    async fn comes(
+        self,
+        tablets: &dyn TabletManager,
+        (alias, tablet): (&TabletAlias, &Tablet),
+        call: Call,
+    ) -> Result<(), TabletError> {
+        let not_sent = || Err(TabletError::not_sent(alias.clone(), "DemotePrimary"));
+        let end = Instant::now() + call.timeout;
+        if let Some(until) = self.well_until {
+            let asked = tokio::select! {
+                biased;
+                () = self.cut_off.cancelled() => return Ok(()),
+                asked = timeout_at(until, commits_wait(tablets, tablet, call)) => asked,
+            };
+            match asked {
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) if error.lost == Some(FailureClass::Refused) => return Err(error),
+                _ => {}
+            }
+        }
+        tokio::select! {
+            biased;
+            () = self.cut_off.cancelled() => Ok(()),
+            () = self.too_late.cancelled() => not_sent(),
+            () = sleep_until(end) => not_sent(),
+        }
+    }
 }
 
 impl Run {
@@ -87,22 +148,33 @@ impl Run {
     pub(super) async fn stop_everybody(&mut self, scene: &mut Scene, touched: &mut Touched, all: bool, asked_at: Instant) {
         let primaries: Vec<_> = scene.asked().filter(|(alias, _)| scene.acts_as_primary(alias)).collect();
         let primaries: Vec<_> = primaries.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
+        let mut fences = Vec::new();
         for (alias, tablet) in &primaries {
             if scene.commits_hang(alias) && !scene.is_gone(alias) {
                 self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
-                touched.fenced.insert(alias.clone());
-                let fence = self.fence(alias, tablet);
+                let fence = self.fence(alias, tablet, touched.to_cut_off(alias));
                 let _in_time = timeout_at(asked_at + DEMOTION_PATIENCE, fence).await;
+            } else if scene.is_proven_dead(alias) && !scene.mysqld_down.contains(alias) {
+                self.fence_by_all_ways(touched, alias, tablet, &mut fences);
             }
+        }
+        let patience = if all { Instant::now() + self.remote() } else { asked_at + DEMOTION_PATIENCE };
+        let mut demotions = Vec::new();
+        for (alias, tablet) in &primaries {
+            let silent = !scene.is_reached(alias) && !scene.mysqld_down.contains(alias);
+            let well_until = (!scene.is_proven_dead(alias)).then_some(patience);
+            let first = silent.then(|| First {
+                cut_off: touched.cut_off.entry(alias.clone()).or_default().clone(),
+                well_until,
+                too_late: touched.too_late.clone(),
+            });
+            demotions.push((alias.clone(), self.send_forced_demotion(alias, tablet, first)));
         }
         for (alias, _) in &primaries {
             // Until it answers it proves nothing, whatever it said before.
             scene.unreached(alias, "its demotion has not answered yet".to_owned());
         }
-        let demotions: Vec<_> =
-            primaries.iter().map(|(alias, tablet)| (alias.clone(), self.send_forced_demotion(tablet))).collect();
         touched.demoted.extend(primaries.iter().map(|(alias, _)| alias.clone()));
-        let patience = if all { Instant::now() + self.remote() } else { asked_at + DEMOTION_PATIENCE };
         let mut late = Vec::new();
         for (alias, mut demotion) in demotions {
             // A server that is gone has nothing to be waited for: its demotion fails while the others are stopped.
@@ -112,7 +184,7 @@ impl Run {
                 Err(_) => late.push((alias, demotion)),
             }
         }
-        let mut fences = self.fence_the_silent(scene, touched, &primaries, &late);
+        self.fence_the_silent(scene, touched, &primaries, &late, &mut fences);
         // Once the ackers are stopped commits hang, and a demotion under way would end that by telling clients that they are committed.
         let before_that = Instant::now() + FENCE_HEAD_START;
         for (_, fence) in &mut fences {
@@ -123,9 +195,14 @@ impl Run {
     }
 
     /// A demotion in a task that outlives the step: cut off half-way, a vttablet reopens its query service with semi-sync off.
-    fn send_forced_demotion(&self, tablet: &Tablet) -> Demotion {
-        let (tablets, call, tablet) = (self.hands.tablets.clone(), self.short(), tablet.clone());
-        self.hands.tasks.spawn(async move { tablets.demote_primary(&tablet, true, call).await })
+    fn send_forced_demotion(&self, alias: &TabletAlias, tablet: &Tablet, first: Option<First>) -> Demotion {
+        let (tablets, call, alias, tablet) = (self.hands.tablets.clone(), self.short(), alias.clone(), tablet.clone());
+        self.hands.tasks.spawn(async move {
+            if let Some(first) = first {
+                first.comes(&*tablets, (&alias, &tablet), call).await?;
+            }
+            tablets.demote_primary(&tablet, true, call).await
+        })
     }
 
     fn demoted(&mut self, scene: &mut Scene, alias: &TabletAlias, answer: Option<Result<PrimaryStatus, TabletError>>) {
@@ -159,22 +236,33 @@ impl Run {
         touched: &mut Touched,
         primaries: &[(TabletAlias, Tablet)],
         late: &[(TabletAlias, Demotion)],
-    ) -> Vec<(TabletAlias, Fencing)> {
-        let mut fences: Vec<(TabletAlias, Fencing)> = Vec::new();
+        fences: &mut Vec<(TabletAlias, Fencing)>,
+    ) {
         for (alias, tablet) in
             primaries.iter().filter(|(alias, _)| !scene.is_demoted(alias) && !scene.mysqld_down.contains(alias))
         {
             if late.iter().any(|(late, _)| late == alias) {
                 self.warn(format!("{alias} has not answered its demotion in time; fencing it"));
-                fences.push((alias.clone(), Fencing::Tablet(self.fence(alias, tablet))));
             }
-            fences.extend(self.fence_directly(alias, tablet).map(|fence| (alias.clone(), Fencing::Directly(fence))));
+            if !fences.iter().any(|(fenced, _)| fenced == alias) {
+                self.fence_by_all_ways(touched, alias, tablet, fences);
+            }
         }
         for (alias, _) in late {
             scene.unreached(alias, "its demotion has not answered yet, which proves nothing".to_owned());
         }
-        touched.fenced.extend(fences.iter().map(|(alias, _)| alias.clone()));
-        fences
+    }
+
+    fn fence_by_all_ways(
+        &mut self,
+        touched: &mut Touched,
+        alias: &TabletAlias,
+        tablet: &Tablet,
+        fences: &mut Vec<(TabletAlias, Fencing)>,
+    ) {
+        let cut_off = touched.to_cut_off(alias);
+        fences.push((alias.clone(), Fencing::Tablet(self.fence(alias, tablet, cut_off))));
+        fences.extend(self.fence_directly(alias, tablet, cut_off).map(|fence| (alias.clone(), Fencing::Directly(fence))));
     }
 
     /// Looks a last time at what had not answered: meanwhile the replicas were stopped.

@@ -21,6 +21,8 @@ impl Run {
         cause: ReparentError,
     ) -> ReparentError {
         self.warn(format!("{cause}; putting back what was stopped"));
+        self.given_up.cancel();
+        changed.touched.too_late.cancel();
         drop(std::mem::take(&mut changed.followers));
         if let Err(reason) = self.may_put_back(scene, &changed, journal, &cause).await {
             return cause.after(Aftermath::LeftToTheNext { reason });

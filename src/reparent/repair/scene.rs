@@ -17,7 +17,7 @@ use crate::{
         topodata::{Tablet, TabletType},
     },
     reparent::{
-        ReparentError,
+        ReparentError, dba,
         declared::{Declared, Term, term},
         journal::Stage,
         run::Run,
@@ -37,9 +37,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at transactions that may only be on their way, and how many looks there are.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(250);
 const CONFIRMATIONS: u32 = 3;
-
-/// Both spellings, of before and after MySQL 8.0.26; a server knows one of them, or none without the plugin.
-const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];
 
 /// The shard as it is declared.
 pub(super) struct Scene {
@@ -198,8 +195,7 @@ impl Run {
     /// Whether commits wait for an acknowledgement there; `None` when it does not say.
     pub(super) async fn commits_wait(&self, tablet: &Tablet) -> Option<bool> {
         let call = Call::read(self.remote().min(READ_LIMIT));
-        let values = self.hands.tablets.global_status_vars(tablet, &WAIT_SESSIONS, call).await.ok()?;
-        values.values().try_fold(false, |any, sessions| Some(any | (sessions.parse::<u64>().ok()? > 0)))
+        dba::commits_wait(&*self.hands.tablets, tablet, call).await.ok()
     }
 
     /// Refuses a server that is errant against the primary, or that lacks what the primary has purged. The primary is read after it, so

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Refusal, RepairError,
     outcome::{Fixed, Stop, during},
@@ -104,7 +106,7 @@ impl Run {
         let hang = server.full.semi_sync_primary_enabled && self.commits_wait(record).await != Some(false);
         if hang {
             self.say(format!("commits hang on {alias}: its clients are cut off before it becomes read-only"));
-            let fence = self.fence(alias, record);
+            let fence = self.fence(alias, record, &CancellationToken::new());
             let _set = fence.await;
             self.ended(alias).await;
         }

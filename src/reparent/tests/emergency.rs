@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -106,6 +106,34 @@ async fn frozen(request: Emergency, limit: Duration) {
     assert!(!acked, "a thawed primary acknowledged a write");
     // What was queued there is done as soon as it thaws: demoted, fenced, following.
     world.comes_true(|inner| inner.servers[&alias("z1-100")].replicates_from(&alias("z1-101"))).await;
+    world.comes_true(|inner| !inner.servers[&alias("z1-100")].offline).await;
+    world.check("z1-101").await;
+}
+
+/// Its commits hang there, and its clients have waited with them. Whatever it is told first when it is back would let these commits end.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_cut_off_tells_its_clients_nothing_when_it_is_back() {
+    for is_dead in [true, false] {
+        for back_ms in [50, 150, 390, 420, 600, 1200, 1900, 2600, 3600] {
+            back_after(Duration::from_millis(back_ms), Emergency { is_dead, ..now() }).await;
+        }
+    }
+}
+
+async fn back_after(absence: Duration, request: Emergency) {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| (server.silent, server.commits_wait) = (true, true));
+    let back = async {
+        sleep(absence).await;
+        world.change("z1-100", |server| server.silent = false);
+    };
+    let (outcome, ()) = tokio::join!(world.emergency(request), back);
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    // Whoever repairs the shard afterwards finds it, should all that was sent have been in vain.
+    sleep(Duration::from_secs(5)).await;
+    if !world.server("z1-100").replicates_from(&alias("z1-101")) {
+        world.hands().reparent_tablet(&alias("z1-100")).await.unwrap();
+    }
     world.comes_true(|inner| !inner.servers[&alias("z1-100")].offline).await;
     world.check("z1-101").await;
 }

@@ -43,6 +43,8 @@ pub struct Server {
     pub mysqld_down: bool,
     /// Nothing answers, and it may go on where it was.
     pub frozen: bool,
+    /// Every packet to and from its host is lost; its clients are there with it.
+    pub silent: bool,
     /// Its connection to a source that froze still stands, as far as it knows.
     pub content: bool,
     /// `replica_net_timeout`, in seconds.
@@ -101,6 +103,7 @@ impl Server {
             clock_behind_s: 0,
             mysqld_down: false,
             frozen: false,
+            silent: false,
             content: false,
             net_timeout_s: 60,
             offline: false,
@@ -152,11 +155,11 @@ impl Server {
 
     /// Its MySQL answers.
     pub fn serves(&self) -> bool {
-        !self.down && !self.mysqld_down && !self.frozen
+        !self.down && !self.mysqld_down && !self.frozen && !self.silent
     }
 
     pub fn writable(&self) -> bool {
-        !self.read_only && self.serves()
+        !self.read_only && !self.offline && self.serves()
     }
 
     pub fn uuid(&self) -> String {
@@ -182,6 +185,14 @@ impl Server {
         if !self.sql {
             self.received = self.executed.clone();
         }
+    }
+
+    /// Semi-sync's source side goes off: commits that wait for acknowledgements end, and whatever client is still there is told.
+    pub fn source_off(&mut self, violations: &mut Vec<String>) {
+        if std::mem::take(&mut self.commits_wait) && !self.offline {
+            violations.push(format!("clients of server {} were told of commits that nobody has acknowledged", self.letter));
+        }
+        self.semi_sync_primary = false;
     }
 
     /// One transaction of its own.

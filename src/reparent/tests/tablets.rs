@@ -23,6 +23,8 @@ use crate::{
 
 const LATENCY: Duration = Duration::from_millis(3);
 const POLL: Duration = Duration::from_millis(10);
+/// How long a connection attempt to a silent host takes to fail.
+const DIAL: Duration = Duration::from_millis(500);
 
 fn alias_of(tablet: &Tablet) -> TabletAlias {
     TabletAlias::try_from(tablet.alias.as_ref().unwrap()).unwrap()
@@ -56,6 +58,16 @@ impl World {
         if self.lock().servers[&alias].down {
             return Err(error(TabletErrorKind::Unreachable, tonic::Code::Unavailable, "connection refused".to_owned()));
         }
+        let back = async {
+            while self.lock().servers[&alias].silent {
+                sleep(POLL).await;
+            }
+        };
+        if timeout(DIAL.min(call.timeout), back).await.is_err() {
+            let lost = Some(FailureClass::Silent);
+            let silent = error(TabletErrorKind::Unreachable, tonic::Code::Unavailable, "not connected in time".to_owned());
+            return Err(TabletError { lost, ..silent });
+        }
         self.lock().calls.push((alias.clone(), method, arguments.clone()));
         if self.lock().servers[&alias].mysqld_down {
             return Err(error(TabletErrorKind::MysqlDown, tonic::Code::Unavailable, "mysqld is down (errno 2002)".to_owned()));
@@ -63,7 +75,8 @@ impl World {
         let changes = is_change(method, &arguments);
         // What comes late from a run that is over may point a replica, or take from a server; it may give nothing.
         let only_takes =
-            ["SET GLOBAL super_read_only = ON", "SET GLOBAL rpl_semi_sync_source_enabled = OFF"].contains(&arguments.as_str());
+            ["SET GLOBAL offline_mode = ON", "SET GLOBAL super_read_only = ON", "SET GLOBAL rpl_semi_sync_source_enabled = OFF"]
+                .contains(&arguments.as_str());
         if changes && method != "SetReplicationSource" && !only_takes && !self.is_locked().await && !self.lock().lock_lost {
             self.lock().violations.push(format!("{method} on {alias} without the shard lock"));
         }
@@ -199,7 +212,8 @@ fn follow(
         other => (other, None),
     };
     let should = force || server.source.is_none() || server.io || server.sql;
-    (server.semi_sync_primary, server.semi_sync_replica) = (false, semi_sync);
+    server.source_off(&mut inner.violations);
+    server.semi_sync_replica = semi_sync;
     let Some(source) = source else { return failed("cannot read the status of the parent") };
     let own = server.received.without_server(source.uuid().parse().unwrap());
     if !source.executed.contains(&own) {
@@ -257,7 +271,7 @@ fn statement(inner: &mut Inner, alias: &TabletAlias, sql: &str) -> Answer<QueryR
         "SET GLOBAL super_read_only = ON" => (server.read_only, server.only_read_only) = (true, false),
         "SELECT @@global.offline_mode" => return row(&[if server.offline { "1" } else { "0" }]),
         _ if sql.starts_with("CHANGE REPLICATION SOURCE TO") => return change_source(inner, alias, sql),
-        "SET GLOBAL rpl_semi_sync_source_enabled = OFF" => server.semi_sync_primary = false,
+        "SET GLOBAL rpl_semi_sync_source_enabled = OFF" => server.source_off(&mut inner.violations),
         "SET GLOBAL rpl_semi_sync_source_enabled = ON" => server.semi_sync_primary = true,
         "SET GLOBAL offline_mode = ON" => server.offline = true,
         "SET GLOBAL offline_mode = OFF" => server.offline = false,
@@ -419,7 +433,7 @@ impl TabletManager for Arc<World> {
         let effect = |inner: &mut Inner, alias: &TabletAlias| {
             let server = inner.servers.get_mut(alias).unwrap();
             (server.read_only, server.only_read_only) = (true, false);
-            server.semi_sync_primary = false;
+            server.source_off(&mut inner.violations);
             let position = format!("MySQL56/{}", server.executed);
             Ok(PrimaryStatus { position, server_uuid: server.uuid(), ..Default::default() })
         };
