@@ -96,7 +96,7 @@ pub(super) struct Touched {
 
 impl Touched {
     /// This tablet's clients are about to be thrown out: what says so when it is done.
-    fn to_cut_off(&mut self, alias: &TabletAlias) -> &CancellationToken {
+    fn cutting_off(&mut self, alias: &TabletAlias) -> &CancellationToken {
         self.fenced.insert(alias.clone());
         self.cut_off.entry(alias.clone()).or_default()
     }
@@ -152,7 +152,7 @@ impl Run {
         for (alias, tablet) in &primaries {
             if scene.commits_hang(alias) && !scene.is_gone(alias) {
                 self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
-                let fence = self.fence(alias, tablet, touched.to_cut_off(alias));
+                let fence = self.fence(alias, tablet, touched.cutting_off(alias));
                 let _in_time = timeout_at(asked_at + DEMOTION_PATIENCE, fence).await;
             } else if scene.is_proven_dead(alias) && !scene.mysqld_down.contains(alias) {
                 self.fence_by_all_ways(touched, alias, tablet, &mut fences);
@@ -260,7 +260,7 @@ impl Run {
         tablet: &Tablet,
         fences: &mut Vec<(TabletAlias, Fencing)>,
     ) {
-        let cut_off = touched.to_cut_off(alias);
+        let cut_off = touched.cutting_off(alias);
         fences.push((alias.clone(), Fencing::Tablet(self.fence(alias, tablet, cut_off))));
         fences.extend(self.fence_directly(alias, tablet, cut_off).map(|fence| (alias.clone(), Fencing::Directly(fence))));
     }
