@@ -88,6 +88,12 @@ impl Watched {
         Self { fleet, elector, http_port, etcd, _folder: folder }
     }
 
+    /// How many changes etcd has seen.
+    async fn revision(&self) -> i64 {
+        let answer = self.etcd.client().await.unwrap().get("nothing", None).await.unwrap();
+        answer.header().unwrap().revision()
+    }
+
     async fn page(&self) -> Result<Page, String> {
         Page::read(self.http_port).await
     }
@@ -164,8 +170,10 @@ async fn measure_fleet() {
     watched.rest(seconds as u64).await;
     show("one killed", &watched.kill(0..1).await);
     let many = number("FLEET_KILLED", 300).min(watched.fleet.len() / 3);
+    let revision = watched.revision().await;
     let result = watched.kill(1..1 + many).await;
     show("killed at once", &result);
+    println!("changes in etcd   {} for each, the tablets' own included", (watched.revision().await - revision) / many as i64);
     let (memory, _) = watched.elector.usage().unwrap();
     println!("memory after it   {} MB", memory >> 20);
     assert_eq!(result.1, 0, "some shards have no primary");
