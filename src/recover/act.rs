@@ -102,6 +102,7 @@ impl Supervisor {
         }
         let began = Instant::now();
         let _pending = self.context.metrics.recover.begun(&self.shard, vtorc_name(&problem.remedy));
+        let _recovering = self.context.senses.recovering();
         let (ended, outcome) = match &action {
             Action::Emergency(ground) => self.emergency(view, problem, *ground).await,
             Action::Takeover { to, then_emergency } => self.takeover(view, problem, to.clone(), *then_emergency).await,

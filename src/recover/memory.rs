@@ -45,6 +45,13 @@ impl Memory {
         (attempts.next, attempts.outcome, attempts.seen) = (now + BACKOFF_MIN, reason, now);
     }
 
+    /// Notes that another tablet is primary now. What befell this one is over: it is a new event when it is primary once more, and too many
+    /// of them are the ledger's business.
+    pub fn moved(&mut self, key: ProblemKey, now: Instant) {
+        self.0.retain(|(_, tablet), _| *tablet != key.1);
+        self.later(key, "done".to_owned(), now);
+    }
+
     /// Forgets what is mended: the problems of now keep their history, the others lose it after a while.
     pub fn keep(&mut self, problems: &[Problem], now: Instant) {
         for problem in problems {

@@ -145,10 +145,12 @@ impl Supervisor {
     async fn carry_out(&mut self, view: &ShardView, problem: &Problem, action: Action) {
         let key = (problem.code, problem.tablet.clone());
         let is_look = matches!(action, Action::Reread(_) | Action::Testify);
+        let moves = matches!(action, Action::Emergency(_) | Action::Takeover { .. } | Action::ElectFirst);
         let ended = self.act(view, problem, action).await;
         let (now, longest) = (Instant::now(), if is_look { REREAD_PAUSE_MAX } else { BACKOFF_MAX });
         let outcome = match ended {
             Ended::Looked => "looked again".to_owned(),
+            Ended::Done if moves => return self.memory.moved(key, now),
             Ended::Done => "done".to_owned(),
             Ended::NotDue(why) => return self.memory.later(key, why, now),
             Ended::Failed(why) => why,

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::decide::{Action, Next, Skip, Standing, Tried, decide};
+use tokio::time::{Instant, advance};
+
+use super::{
+    decide::{Action, Next, Skip, Standing, Tried, decide},
+    memory::{BACKOFF_MAX, Memory},
+};
 use crate::{
     diagnose::{Code, Ground, Problem, Remedy, Repair},
     topo::TabletAlias,
@@ -116,6 +121,28 @@ fn what_did_not_help_is_tried_again_later_and_then_by_other_means() {
     let stubborn = tried(&read_only, 3, Duration::ZERO);
     let takeover = Action::Takeover { to: None, then_emergency: true };
     assert_eq!(action(&decide(&[read_only], &stubborn)), Some(&takeover));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_dies_once_more_is_replaced_as_fast_as_the_first_time() {
+    let (dead, silent, stopped) = (dead(), problem(Code::UnreachablePrimary, PRIMARY, Remedy::Report), stopped());
+    let key = |problem: &Problem| (problem.code, problem.tablet.clone());
+    let mut memory = Memory::default();
+    for _ in 0..5 {
+        let now = Instant::now();
+        for _ in 0..4 {
+            memory.tried(key(&silent), "looked again".to_owned(), now, BACKOFF_MAX);
+        }
+        memory.tried(key(&dead), "the lock was taken".to_owned(), now, BACKOFF_MAX);
+        memory.moved(key(&dead), now);
+        memory.tried(key(&stopped), "refused".to_owned(), now, BACKOFF_MAX);
+        advance(Duration::from_secs(2)).await;
+        let standing = memory.standing(Instant::now());
+        assert!(!standing.contains_key(&key(&silent)));
+        let again = &standing[&key(&dead)];
+        assert_eq!((again.times, again.again_in), (0, Duration::ZERO));
+    }
+    assert_eq!(memory.standing(Instant::now())[&key(&stopped)].times, 5, "of others everything is remembered");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a dead run has left is led to its end before anything new begins: by its journal, and by looking.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use super::{
     ReparentError, Step,
@@ -157,10 +157,18 @@ impl Run {
     }
 
     pub async fn read_journal(&self) -> Result<Option<Journal>, ReparentError> {
-        let key = Journal::key(&self.hands.settings.ledger_root, &self.shard);
-        let read = self.hands.topo.global().get(&key).await;
-        let entry = read.map_err(|source| TopoError::Kv { doing: "reading the reparent journal".to_owned(), source })?;
-        entry.map(|entry| Journal::decode(&entry.value)).transpose().map_err(|error| self.foreign(&error))
+        self.reading_journal().await
+    }
+
+    /// The same, for whoever reads something else meanwhile.
+    pub fn reading_journal(&self) -> impl Future<Output = Result<Option<Journal>, ReparentError>> + Send + use<> {
+        let (topo, key) = (self.hands.topo.clone(), Journal::key(&self.hands.settings.ledger_root, &self.shard));
+        async move {
+            let read = topo.global().get(&key).await;
+            let entry = read.map_err(|source| TopoError::Kv { doing: "reading the reparent journal".to_owned(), source })?;
+            let journal = entry.map(|entry| Journal::decode(&entry.value)).transpose();
+            journal.map_err(|error| ReparentError::ForeignJournal { key, reason: error.to_string() })
+        }
     }
 
     pub fn foreign(&self, error: &JournalError) -> ReparentError {

@@ -20,4 +20,4 @@ mod world;
 
 pub use declared::Watched;
 pub use errant::{ErrantFilter, ErrantVerdict, TabletReport};
-pub use senses::{SenseSettings, Senses};
+pub use senses::{Recovering, SenseSettings, Senses};

@@ -66,6 +66,15 @@ pub struct Senses {
     _stop_with_us: DropGuard,
 }
 
+/// A recovery that is under way.
+pub struct Recovering(Arc<World>);
+
+impl Drop for Recovering {
+    fn drop(&mut self) {
+        self.0.recoveries.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Senses {
     /// Starts watching; ends with `stop`.
     pub fn start(
@@ -129,6 +138,12 @@ impl Senses {
     /// testimony, the end of the first look. Of a shard that is not watched nothing is ever heard: its sender is gone.
     pub fn news(&self, shard: &ShardId) -> watch::Receiver<u64> {
         self.shard(shard).map_or_else(|| watch::Sender::new(0).subscribe(), |shard| shard.news())
+    }
+
+    /// A recovery is under way until the answer is dropped.
+    pub fn recovering(&self) -> Recovering {
+        self.world.recoveries.fetch_add(1, Relaxed);
+        Recovering(self.world.clone())
     }
 
     /// Asks every tablet of a shard now; returns when all have answered, or at the limit.

@@ -171,6 +171,26 @@ async fn the_dead_do_not_slow_the_living() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_many_are_recovered_everybody_else_is_asked_half_as_often() {
+    let world = World::start().await;
+    let asked_in_10_s = async |name| {
+        let since = Instant::now();
+        sleep(10 * SECOND).await;
+        world.stage.asked(name, "FullStatus", since).len()
+    };
+    assert_eq!(asked_in_10_s("z1-101").await, 10);
+    let mut recoveries: Vec<_> = (0..31).map(|_| world.senses.recovering()).collect();
+    assert_eq!(asked_in_10_s("z1-101").await, 10, "a few cost nobody anything");
+    recoveries.push(world.senses.recovering());
+    assert_eq!(asked_in_10_s("z1-101").await, 5);
+    let good = world.tablet("z1-100").mysql.last_good.unwrap();
+    assert!(good <= ms(252), "whether a primary lives is asked as ever: {good:?}");
+    drop(recoveries);
+    sleep(SECOND).await;
+    assert_eq!(asked_in_10_s("z1-101").await, 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_for_a_rereading_gets_answers_younger_than_the_question() {
     let world = World::start().await;
     sleep(ms(500)).await;

@@ -35,6 +35,9 @@ const DOUBTFUL_MAX: usize = 512;
 /// Emergency questions that the whole fleet may be asked at once, and how fast more are allowed.
 const EMERGENCY_BURST: u32 = 2000;
 const EMERGENCY_PER_SECOND: u32 = 2000;
+/// With so many recoveries under way at a time everybody is asked for his status half as often: they need the processor more. What proves
+/// that a primary lives is asked as ever.
+const RECOVERIES_BUSY: usize = 32;
 /// A limit that passes is noticed within that time by a process that runs.
 const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 /// How long after its replicas a primary is asked, so that one answer of it serves them all; with short periods a quarter of them.
@@ -59,6 +62,8 @@ pub(super) struct World {
     pub direct: Option<Arc<dyn DirectMysql>>,
     /// How many primaries are watched.
     pub primaries: AtomicUsize,
+    /// How many recoveries are under way.
+    pub recoveries: AtomicUsize,
     bucket: Bucket,
     liveness: Bucket,
     doubtful: Semaphore,
@@ -78,6 +83,7 @@ impl World {
             epoch,
             direct,
             primaries: AtomicUsize::new(0),
+            recoveries: AtomicUsize::new(0),
             liveness: Bucket::new(liveness, liveness, epoch),
             tablets,
             metrics,
@@ -126,7 +132,8 @@ impl World {
                 self.tasks.spawn(asking);
             }
             let rhythm = if shard.primary().as_ref() == Some(&alias) { &of_primary } else { &rhythm };
-            due = rhythm.after(Instant::now());
+            let is_busy = self.recoveries.load(Ordering::Relaxed) >= RECOVERIES_BUSY;
+            due = rhythm.after(Instant::now() + if is_busy { period } else { Duration::ZERO });
         }
     }
 

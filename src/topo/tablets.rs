@@ -66,9 +66,9 @@ impl Topo {
 
     /// The tablets of a shard: the recorded primary and every replication graph, one read per alias (facts/topo-etcd.md section 9).
     pub async fn shard_tablets(&self, shard: &ShardId) -> Result<ShardTablets, TopoError> {
-        let record = self.shard(shard).await?.value;
+        let (record, cells) = tokio::try_join!(self.shard(shard), self.cells())?;
+        let (record, cells) = (record.value, BTreeSet::from_iter(cells));
         let mut found = ShardTablets::default();
-        let cells: BTreeSet<String> = self.cells().await?.into_iter().collect();
         // Futures of owned names: a closure over borrowed ones makes a future that cannot be proven Send.
         let graphs = cells.into_iter().map(|cell| async move {
             let graph = self.shard_replication(&cell, shard).await;

@@ -34,8 +34,13 @@ pub(super) struct Left {
 impl Run {
     /// Finishes the promotion of a dead run if its elect is the primary by its record. Else everything begins anew, and that is safe at any
     /// stage: no call of the dead run is under way any more, and whatever it stopped is stopped again, looked at, and pointed at the elect.
-    pub(super) async fn left_behind(&mut self, scene: &mut Scene, request: &Emergency) -> Result<Left, ReparentError> {
-        let Some(journal) = self.read_journal().await? else { return Ok(Left::default()) };
+    pub(super) async fn left_behind(
+        &mut self,
+        scene: &mut Scene,
+        journal: Option<Journal>,
+        request: &Emergency,
+    ) -> Result<Left, ReparentError> {
+        let Some(journal) = journal else { return Ok(Left::default()) };
         if journal.stage == Stage::Finished {
             // Whose clients it left cut off is still to be seen to.
             let fenced = journal.fenced().map_err(|error| self.foreign(&error))?;

@@ -76,10 +76,12 @@ struct Changed {
 impl Run {
     pub(super) async fn emergency_under_lock(&mut self, request: &Emergency) -> Result<Promoted, ReparentError> {
         self.edge(Step::Survey, Edge::Before).await;
-        let declared = Declared::read(self).await?;
+        let journal = self.reading_journal();
+        let (declared, journal) = tokio::join!(Declared::read(self), journal);
+        let declared = declared?;
         declared.check_expected(request.expected_primary.as_ref())?;
         let mut scene = Scene::new(declared, request)?;
-        let left = self.left_behind(&mut scene, request).await?;
+        let left = self.left_behind(&mut scene, journal?, request).await?;
         if let Some(primary) = left.finished {
             let old_primary = scene.declared.primary;
             return Ok(Promoted { branch: Branch::Partial, primary, old_primary });
