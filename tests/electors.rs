@@ -175,15 +175,30 @@ async fn measure_failover_of_primaries_without_agent() {
     let account = Account::new();
     let mut story = in_three_cells(&account).await;
     story.test.announce("");
+    let mut crashes = 0;
     for _ in 0..times {
         let change = story.see_primary_lost(Fault::AgentKilled).await;
         let old = &story.test.tablet(&change.from).mysqld;
-        assert_eq!(old.value("SELECT CAST(@@global.offline_mode AS CHAR)").await.unwrap(), "1", "the old primary is fenced");
-        story.come_back(&change, Fault::AgentKilled).await;
+        let fault = match old.value("SELECT CAST(@@global.offline_mode AS CHAR)").await {
+            Ok(offline) => {
+                assert_eq!(offline, "1", "the old primary is fenced");
+                Fault::AgentKilled
+            }
+            // MySQL 9.7.4 crashes now and then while it throws its replicas out: its acknowledgement receiver reads from a TLS session that is gone.
+            Err(error) => {
+                crashes += 1;
+                println!("the old primary has crashed when it was fenced: {error}");
+                Fault::BothKilled
+            }
+        };
+        story.come_back(&change, fault).await;
     }
     let (moves, acks) = story.end().await;
     assert_eq!(moves.len(), times);
-    println!("agent killed, three cells: {times} times, {} writes acknowledged, 0 lost, never two writers", acks.len());
+    println!(
+        "agent killed, three cells: {times} times, {} writes acknowledged, 0 lost, never two writers; {crashes} crashes of mysqld",
+        acks.len()
+    );
     print_percentiles("write gap", moves.iter().map(|change| write_gap(&acks, change).unwrap()).collect());
     print_percentiles("from fault", moves.iter().map(|change| change.answered - change.called).collect());
 }

@@ -37,6 +37,8 @@ use crate::{
 /// How long an old primary's demotion is waited for, counted from the first question that it was asked; with the head start of its fence
 /// 400 ms. It is never cancelled.
 const DEMOTION_PATIENCE: Duration = Duration::from_millis(370);
+/// The same of one that has not answered the first question: only to hear whether it lives after all and nothing hangs there.
+const SILENT_PATIENCE: Duration = Duration::from_millis(150);
 /// How long a fence is waited for; that it is set is proven only by its answer.
 const FENCE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -56,6 +58,16 @@ enum Stopped {
 
 /// A demotion that is under way.
 type Demotion = JoinHandle<Result<PrimaryStatus, TabletError>>;
+
+/// A demotion that was ordered.
+struct Order {
+    alias: TabletAlias,
+    /// How long it is waited for ...
+    limit: Instant,
+    /// ... and longer, once this is cancelled: see [`First`].
+    is_well: CancellationToken,
+    demotion: Demotion,
+}
 
 /// A fence that is under way.
 enum Fencing {
@@ -107,8 +119,10 @@ impl Touched {
 struct First {
     /// Its clients are thrown out ...
     cut_off: CancellationToken,
-    /// ... or it says that nothing hangs, before anybody is stopped who could acknowledge. `None` = it was proven dead.
+    /// ... or it says that nothing hangs, before anybody is stopped who could acknowledge. `None` = they are being thrown out already.
     well_until: Option<Instant>,
+    /// Cancelled when it has said so.
+    is_well: CancellationToken,
     /// Nobody needs it any more: who is thrown out and read-only will be told to follow.
     too_late: CancellationToken,
 }
@@ -129,7 +143,10 @@ impl First {
                 asked = timeout_at(until, commits_wait(tablets, tablet, call)) => asked,
             };
             match asked {
-                Ok(Ok(false)) => return Ok(()),
+                Ok(Ok(false)) => {
+                    self.is_well.cancel();
+                    return Ok(());
+                }
                 Ok(Err(error)) if error.lost == Some(FailureClass::Refused) => return Err(error),
                 _ => {}
             }
@@ -150,36 +167,28 @@ impl Run {
         let primaries: Vec<_> = primaries.into_iter().map(|(alias, tablet)| (alias.clone(), tablet.clone())).collect();
         let mut fences = Vec::new();
         for (alias, tablet) in &primaries {
-            if scene.commits_hang(alias) && !scene.is_gone(alias) {
+            let hang = scene.commits_hang(alias) && !scene.is_gone(alias);
+            if hang {
                 self.warn(format!("nobody acknowledges what {alias} commits; its clients are cut off before it is demoted"));
-                let fence = self.fence(alias, tablet, touched.cutting_off(alias));
-                let _in_time = timeout_at(asked_at + DEMOTION_PATIENCE, fence).await;
-            } else if scene.is_proven_dead(alias) && !scene.mysqld_down.contains(alias) {
+            }
+            if hang || (scene.is_proven_dead(alias) && !scene.mysqld_down.contains(alias)) {
                 self.fence_by_all_ways(touched, alias, tablet, &mut fences);
             }
         }
         let patience = if all { Instant::now() + self.remote() } else { asked_at + DEMOTION_PATIENCE };
-        let mut demotions = Vec::new();
-        for (alias, tablet) in &primaries {
-            let silent = !scene.is_reached(alias) && !scene.mysqld_down.contains(alias);
-            let well_until = (!scene.is_proven_dead(alias)).then_some(patience);
-            let first = silent.then(|| First {
-                cut_off: touched.cut_off.entry(alias.clone()).or_default().clone(),
-                well_until,
-                too_late: touched.too_late.clone(),
-            });
-            demotions.push((alias.clone(), self.send_forced_demotion(alias, tablet, first)));
-        }
+        let orders: Vec<_> = primaries.iter().map(|primary| self.order(scene, touched, primary, all, patience)).collect();
         for (alias, _) in &primaries {
             // Until it answers it proves nothing, whatever it said before.
             scene.unreached(alias, "its demotion has not answered yet".to_owned());
         }
         touched.demoted.extend(primaries.iter().map(|(alias, _)| alias.clone()));
         let mut late = Vec::new();
-        for (alias, mut demotion) in demotions {
-            // A server that is gone has nothing to be waited for: its demotion fails while the others are stopped.
-            let limit = if scene.is_gone(&alias) && !all { Instant::now() + FENCE_PATIENCE } else { patience };
-            match timeout_at(limit, &mut demotion).await {
+        for Order { alias, limit, is_well, mut demotion } in orders {
+            let mut answer = timeout_at(limit, &mut demotion).await;
+            if answer.is_err() && is_well.is_cancelled() {
+                answer = timeout_at(patience, &mut demotion).await;
+            }
+            match answer {
                 Ok(answer) => self.demoted(scene, &alias, answer.ok()),
                 Err(_) => late.push((alias, demotion)),
             }
@@ -192,6 +201,34 @@ impl Run {
         }
         self.stop_replicas(scene, touched, all).await;
         self.last_words(scene, late, fences).await;
+    }
+
+    /// Orders a primary to become read-only, when it is time to.
+    fn order(
+        &self,
+        scene: &Scene,
+        touched: &mut Touched,
+        (alias, tablet): &(TabletAlias, Tablet),
+        all: bool,
+        patience: Instant,
+    ) -> Order {
+        let silent = !scene.is_reached(alias) && !scene.mysqld_down.contains(alias);
+        let limit = match silent {
+            _ if all => patience,
+            // A server that is gone has nothing to be waited for: its demotion fails while the others are stopped.
+            _ if scene.is_gone(alias) => Instant::now() + FENCE_PATIENCE,
+            true => Instant::now() + SILENT_PATIENCE,
+            false => patience,
+        };
+        let is_fenced = touched.cut_off.contains_key(alias);
+        let is_well = CancellationToken::new();
+        let first = (silent || is_fenced).then(|| First {
+            cut_off: touched.cut_off.entry(alias.clone()).or_default().clone(),
+            well_until: (!is_fenced).then_some(limit),
+            is_well: is_well.clone(),
+            too_late: touched.too_late.clone(),
+        });
+        Order { alias: alias.clone(), limit, is_well, demotion: self.send_forced_demotion(alias, tablet, first) }
     }
 
     /// A demotion in a task that outlives the step: cut off half-way, a vttablet reopens its query service with semi-sync off.
