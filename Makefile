@@ -59,5 +59,5 @@ measure-calm: tools ## ten minutes in which the elector loses every fifth packet
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
 
-measure-fleet: tools ## the elector over a simulated fleet, FLEET_TABLETS=10000: CPU, memory, age of evidence, primaries killed at once
+measure-fleet: tools ## electors over a simulated fleet, FLEET_TABLETS=10000, watched by FLEET_ELECTORS=1: CPU, memory, age of evidence, primaries killed at once
 	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet

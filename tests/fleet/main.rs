@@ -41,9 +41,30 @@ fn open_files() -> usize {
     line.split_whitespace().nth(3).unwrap().parse().unwrap()
 }
 
+fn start_elector(etcd: &str, http_port: u16, log: &Path) -> Process {
+    let raise = r#"ulimit -n "$(ulimit -Hn)" && exec "$@""#;
+    let mut args = vec!["-c".to_owned(), raise.to_owned(), "sh".to_owned(), env!("CARGO_BIN_EXE_vtelector").to_owned()];
+    for (flag, value) in [
+        ("serve", String::new()),
+        ("--topo-global-server-address", etcd.to_owned()),
+        ("--topo-global-root", "/vitess/global".to_owned()),
+        ("--cell", CELL.to_owned()),
+        ("--bind-address", "127.0.0.1".to_owned()),
+        ("--port", http_port.to_string()),
+        ("--grpc-bind-address", "127.0.0.1".to_owned()),
+        ("--grpc-port", free_port().unwrap().to_string()),
+        ("--log-format", "text".to_owned()),
+    ] {
+        args.extend([flag.to_owned(), value].into_iter().filter(|part| !part.is_empty()));
+    }
+    Process::start("elector", Path::new("/bin/sh"), &args, &[], log).unwrap()
+}
+
 struct Watched {
     fleet: Arc<Fleet>,
-    elector: Process,
+    /// They divide the shards among themselves.
+    electors: Vec<Process>,
+    /// Of the first.
     http_port: u16,
     // Ended after the elector.
     etcd: Etcd,
@@ -67,25 +88,18 @@ impl Watched {
         let port = listener.local_addr().unwrap().port();
         let fleet = Fleet::declare(tablets / shard::TABLETS, port, topo, &etcd.address()).await;
         tokio::spawn(wire::serve(fleet.clone(), listener));
-        let (grpc_port, http_port) = (free_port().unwrap(), free_port().unwrap());
-        let raise = r#"ulimit -n "$(ulimit -Hn)" && exec "$@""#;
-        let mut args = vec!["-c".to_owned(), raise.to_owned(), "sh".to_owned(), env!("CARGO_BIN_EXE_vtelector").to_owned()];
-        for (flag, value) in [
-            ("serve", String::new()),
-            ("--topo-global-server-address", etcd.address()),
-            ("--topo-global-root", "/vitess/global".to_owned()),
-            ("--cell", CELL.to_owned()),
-            ("--bind-address", "127.0.0.1".to_owned()),
-            ("--port", http_port.to_string()),
-            ("--grpc-bind-address", "127.0.0.1".to_owned()),
-            ("--grpc-port", grpc_port.to_string()),
-            ("--log-format", "text".to_owned()),
-        ] {
-            args.extend([flag.to_owned(), value].into_iter().filter(|part| !part.is_empty()));
-        }
         let log = std::env::var_os("FLEET_LOG").map_or(folder.path().join("elector.log"), Into::into);
-        let elector = Process::start("elector", Path::new("/bin/sh"), &args, &[], &log).unwrap();
-        Self { fleet, elector, http_port, etcd, _folder: folder }
+        let (mut electors, mut http_ports) = (Vec::new(), Vec::new());
+        for _ in 0..number("FLEET_ELECTORS", 1) {
+            let http_port = free_port().unwrap();
+            electors.push(start_elector(&etcd.address(), http_port, &log));
+            http_ports.push(http_port);
+        }
+        Self { fleet, electors, http_port: http_ports[0], etcd, _folder: folder }
+    }
+
+    async fn page(&self) -> Result<Page, String> {
+        Page::read(self.http_port).await
     }
 
     /// How many changes etcd has seen.
@@ -94,9 +108,6 @@ impl Watched {
         answer.header().unwrap().revision()
     }
 
-    async fn page(&self) -> Result<Page, String> {
-        Page::read(self.http_port).await
-    }
 
     /// Waits until every tablet was asked twice.
     async fn complete(&self, tablets: usize) -> Duration {
@@ -112,12 +123,15 @@ impl Watched {
 
     /// What it costs to watch everybody while nothing happens.
     async fn rest(&self, seconds: u64) {
-        let ((_, used), page, began) = (self.elector.usage().unwrap(), self.page().await.unwrap(), Clock::now());
+        let usage = || self.electors.iter().map(|elector| elector.usage().unwrap()).collect::<Vec<_>>();
+        let (before, page, began) = (usage(), self.page().await.unwrap(), Clock::now());
         sleep(Duration::from_secs(seconds)).await;
-        let ((memory, used_then), page_then, took) = (self.elector.usage().unwrap(), self.page().await.unwrap(), began.elapsed());
+        let (after, page_then, took) = (usage(), self.page().await.unwrap(), began.elapsed());
         let rate = |name: &str| (page_then.sum(name) - page.sum(name)) / took.as_secs_f64();
-        println!("cores used        {:.2}", (used_then - used).as_secs_f64() / took.as_secs_f64());
-        println!("memory            {} MB", memory >> 20);
+        for ((_, used), (memory, used_then)) in before.into_iter().zip(after) {
+            println!("cores used        {:.2}", (used_then - used).as_secs_f64() / took.as_secs_f64());
+            println!("memory            {} MB", memory >> 20);
+        }
         println!("full answers      {:.0} a second", rate("vtelector_evidence_age_seconds_count"));
         println!("liveness asked    {:.0} a second", rate("vtelector_liveness_questions_total"));
         println!("emergencies       {:.1} a second", rate("vtelector_emergency_rereads_total"));
@@ -174,7 +188,7 @@ async fn measure_fleet() {
     let result = watched.kill(1..1 + many).await;
     show("killed at once", &result);
     println!("changes in etcd   {} for each, the tablets' own included", (watched.revision().await - revision) / many as i64);
-    let (memory, _) = watched.elector.usage().unwrap();
+    let (memory, _) = watched.electors[0].usage().unwrap();
     println!("memory after it   {} MB", memory >> 20);
     assert_eq!(result.1, 0, "some shards have no primary");
     drop(watched.etcd);
