@@ -108,7 +108,6 @@ impl Watched {
         answer.header().unwrap().revision()
     }
 
-
     /// Waits until every tablet was asked twice.
     async fn complete(&self, tablets: usize) -> Duration {
         let began = Clock::now();
