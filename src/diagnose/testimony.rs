@@ -90,8 +90,7 @@ impl<'a> Silence<'a> {
     /// Whether replicas may be made to testify by their replication, which harms a living primary: not while it answers, be it with an
     /// error or that it is full (safety rules, sections 8 and 9).
     pub fn allows_action(&self, facts: &Facts) -> bool {
-        use FailureClass::{Closed, Refused, Silent};
-        let is_silent = matches!(self.class, Some(Refused | Closed | Silent));
+        let is_silent = self.class.is_some_and(FailureClass::shows_no_life);
         is_silent && !self.lives_for_us() && !self.anybody(Word::Greeted) && self.lasts(facts.rules.silent_for)
     }
 

@@ -72,7 +72,7 @@ fn dead(problem: &Problem) -> Problem {
     Problem { code: Code::DeadPrimary, remedy: Remedy::Emergency(Ground::PrimaryDead), ..problem.clone() }
 }
 
-fn kind(action: &Action) -> Kind {
+pub(super) fn kind(action: &Action) -> Kind {
     match action {
         Action::Emergency(_) => Kind::Emergency,
         Action::Takeover { .. } => Kind::Takeover,
@@ -351,9 +351,8 @@ impl Supervisor {
 
 /// Whether the primary's MySQL says nothing at all: one that is full may well do what its tablet manager asks of it.
 fn is_silent(view: &ShardView, primary: &TabletAlias) -> bool {
-    use FailureClass::{Closed, Refused, Silent};
     let failing = view.tablets.get(primary).and_then(|primary| primary.mysql.failing.as_ref());
-    failing.is_some_and(|failing| matches!(failing.class, Silent | Refused | Closed))
+    failing.is_some_and(|failing| failing.class.shows_no_life())
 }
 
 /// Whether nobody listens on the primary's port, seen at least twice (safety rules, section 2).

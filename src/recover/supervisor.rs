@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    act::{Ended, vtorc_name},
+    act::{Ended, kind, vtorc_name},
     board::{Blocked, DecisionRecord, Rejected, ShardReport},
     decide::{Action, Next, ProblemKey, Skip, Standing, decide},
     memory::{BACKOFF_MAX, Memory, RAISED_AFTER},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     diagnose::{Priority, Problem, diagnose},
-    ledger::Window,
+    ledger::{Kind, Window},
     shard::ShardView,
     topo::{ShardId, TabletAlias},
 };
@@ -145,7 +145,7 @@ impl Supervisor {
     async fn carry_out(&mut self, view: &ShardView, problem: &Problem, action: Action) {
         let key = (problem.code, problem.tablet.clone());
         let is_look = matches!(action, Action::Reread(_) | Action::Testify);
-        let moves = matches!(action, Action::Emergency(_) | Action::Takeover { .. } | Action::ElectFirst);
+        let moves = kind(&action) != Kind::Repair;
         let ended = self.act(view, problem, action).await;
         let (now, longest) = (Instant::now(), if is_look { REREAD_PAUSE_MAX } else { BACKOFF_MAX });
         let outcome = match ended {

@@ -3,7 +3,7 @@
 use super::run::Run;
 use crate::{
     pb::{query::QueryResult, topodata::Tablet},
-    tablet::{Call, TabletError, TabletManager},
+    tablet::TabletError,
 };
 
 /// MySQL's error number for a variable that does not exist.
@@ -21,16 +21,6 @@ pub(super) const IS_OFFLINE: &str = "SELECT @@global.offline_mode";
 pub(super) const SET_SUPER_READ_ONLY: &str = "SET GLOBAL super_read_only = ON";
 pub(super) const IS_SUPER_READ_ONLY: &str = "SELECT @@global.super_read_only";
 pub(super) const CLOCK: &str = "SELECT UTC_TIMESTAMP(6)";
-
-/// How many commits wait for an acknowledgement, in both spellings; a server tells the one that it has.
-const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];
-
-/// Whether commits wait for an acknowledgement there.
-pub(super) async fn commits_wait(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Result<bool, TabletError> {
-    let values = tablets.global_status_vars(tablet, &WAIT_SESSIONS, call).await?;
-    // What is no number tells nothing, and is taken for the worse.
-    Ok(values.values().any(|sessions| sessions.parse() != Ok(0_u64)))
-}
 
 /// The names of the semi-sync variables: since MySQL 8.0.26 the plugin comes in two spellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

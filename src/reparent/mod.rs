@@ -47,7 +47,7 @@ use crate::{
     durability::Extra,
     elect::SeenPrimary,
     mysql::{GtidSet, fence::ServerFence},
-    tablet::{SetSource, TabletManager},
+    tablet::{Call, SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
 };
 
@@ -453,7 +453,7 @@ impl Run {
             heartbeat_interval_s: 0.0,
         };
         let step = |source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" };
-        let status = self.hands.tablets.full_status(record, crate::tablet::Call::read(self.remote())).await.map_err(step)?;
+        let status = self.hands.tablets.full_status(record, Call::read(self.remote())).await.map_err(step)?;
         let writable = !status.super_read_only;
         if writable {
             // Following ends commits that hang, and nobody may be there to be told that they are committed.

@@ -22,7 +22,7 @@ use crate::{
     mysql::probe::DirectMysql,
     pb::topodata::Tablet,
     shard::FailureClass,
-    tablet::{Call, TabletErrorKind, TabletManager},
+    tablet::{self, Call, TabletErrorKind, TabletManager},
     topo::TabletAlias,
 };
 
@@ -45,9 +45,6 @@ const PRIMARY_LATER_MAX: Duration = Duration::from_millis(200);
 
 /// Whether a server refuses its clients: nothing that `FullStatus` shows.
 const OFFLINE_MODE: &str = "SELECT @@global.offline_mode";
-
-/// Both spellings, of before and after MySQL 8.0.26; a server knows one of them, or none without the plugin.
-const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];
 
 /// What every sensor works with.
 pub(super) struct World {
@@ -173,9 +170,7 @@ impl World {
 
     /// Whether commits wait for an acknowledgement there; `None` when it does not say.
     async fn commits_wait(&self, tablet: &Tablet, limit: Duration) -> Option<bool> {
-        let values = self.tablets.global_status_vars(tablet, &WAIT_SESSIONS, Call::read(limit)).await.ok()?;
-        // Without the plugin nothing waits.
-        values.values().map(|sessions| sessions.parse::<u64>().ok().map(|n| n > 0)).try_fold(false, |any, one| Some(any | one?))
+        tablet::commits_wait(&*self.tablets, tablet, Call::read(limit)).await.ok()?
     }
 
     /// Asks everybody in the shard now, or as soon as they may be asked again.

@@ -41,6 +41,13 @@ pub enum FailureClass {
     Answered,
 }
 
+impl FailureClass {
+    /// Whether nothing at all was heard of it that shows life: one that is full, or answers with an error, lives.
+    pub fn shows_no_life(self) -> bool {
+        matches!(self, Self::Refused | Self::Closed | Self::Silent)
+    }
+}
+
 impl Channel {
     /// Whether the last question was answered.
     pub fn works(&self) -> bool {

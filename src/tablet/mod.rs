@@ -189,6 +189,16 @@ pub trait TabletManager: Send + Sync + 'static {
     }
 }
 
+/// How many commits wait for an acknowledgement, in both spellings, of before and after MySQL 8.0.26; a server knows one of them, or none
+/// without the plugin.
+const WAIT_SESSIONS: [&str; 2] = ["Rpl_semi_sync_source_wait_sessions", "Rpl_semi_sync_master_wait_sessions"];
+
+/// Whether commits wait for an acknowledgement there; `None` when what it says is no number. Without the plugin nothing waits.
+pub async fn commits_wait(tablets: &dyn TabletManager, tablet: &Tablet, call: Call) -> Result<Option<bool>, TabletError> {
+    let values = tablets.global_status_vars(tablet, &WAIT_SESSIONS, call).await?;
+    Ok(values.values().try_fold(false, |any, sessions| Some(any | (sessions.parse::<u64>().ok()? > 0))))
+}
+
 /// The alias in a record. A record without one (never written by Vitess) prints as `-0000000000`.
 fn alias_of(tablet: &Tablet) -> TabletAlias {
     let alias = tablet.alias.clone().unwrap_or_default();

@@ -25,12 +25,9 @@ use crate::{
         replicationdata::{PrimaryStatus, Status, StopReplicationMode},
         topodata::Tablet,
     },
-    reparent::{
-        dba::{STOP_IO, commits_wait},
-        run::Run,
-    },
+    reparent::{dba::STOP_IO, run::Run},
     shard::FailureClass,
-    tablet::{Call, TabletError, TabletErrorKind, TabletManager},
+    tablet::{Call, TabletError, TabletErrorKind, TabletManager, commits_wait},
     topo::TabletAlias,
 };
 
@@ -143,7 +140,7 @@ impl First {
                 asked = timeout_at(until, commits_wait(tablets, tablet, call)) => asked,
             };
             match asked {
-                Ok(Ok(false)) => {
+                Ok(Ok(Some(false))) => {
                     self.is_well.cancel();
                     return Ok(());
                 }

@@ -17,12 +17,12 @@ use crate::{
         topodata::{Tablet, TabletType},
     },
     reparent::{
-        ReparentError, dba,
+        ReparentError,
         declared::{Declared, Term, term},
         journal::Stage,
         run::Run,
     },
-    tablet::Call,
+    tablet::{self, Call},
     topo::TabletAlias,
 };
 
@@ -195,7 +195,7 @@ impl Run {
     /// Whether commits wait for an acknowledgement there; `None` when it does not say.
     pub(super) async fn commits_wait(&self, tablet: &Tablet) -> Option<bool> {
         let call = Call::read(self.remote().min(READ_LIMIT));
-        dba::commits_wait(&*self.hands.tablets, tablet, call).await.ok()
+        tablet::commits_wait(&*self.hands.tablets, tablet, call).await.ok()?
     }
 
     /// Refuses a server that is errant against the primary, or that lacks what the primary has purged. The primary is read after it, so
