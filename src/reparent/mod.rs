@@ -454,7 +454,8 @@ impl Run {
         };
         let step = |source| ReparentError::Step { step: FailedStep::Repoint, source, remedy: "see why on that tablet" };
         let status = self.hands.tablets.full_status(record, Call::read(self.remote())).await.map_err(step)?;
-        let writable = !status.super_read_only;
+        // MySQL shows super_read_only as ON while the statement still waits for commits that hang; read_only comes last.
+        let writable = !status.read_only;
         if writable {
             // Following ends commits that hang, and nobody may be there to be told that they are committed.
             self.dba(record, dba::SET_OFFLINE).await.map_err(step)?;

@@ -139,6 +139,23 @@ async fn back_after(absence: Duration, request: Emergency) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_whose_commits_hang_in_its_demotion_tells_its_clients_nothing_when_a_person_has_it_follow() {
+    let old = Server { closing: true, commits_wait: true, term: None, ..Server::primary('A', "B:1-9") };
+    let world = World::new(
+        "semi_sync",
+        [
+            ("z1-100", old.of_type(TabletType::Replica)),
+            ("z1-101", Server::primary('B', "B:1-9")),
+            ("z1-102", Server::replica('C', "z1-101", "B:1-9")),
+        ],
+    )
+    .await;
+    world.hands().reparent_tablet(&alias("z1-100")).await.unwrap();
+    assert!(!world.server("z1-100").offline && world.server("z1-100").read_only);
+    world.check("z1-101").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acker_that_does_not_answer_may_still_acknowledge_and_so_nothing_is_touched() {
     let world = four("semi_sync").await;
     world.change("z1-100", |server| server.down = true);

@@ -68,6 +68,8 @@ pub struct Server {
     pub tags: BTreeMap<String, String>,
     /// read_only without super_read_only.
     pub only_read_only: bool,
+    /// super_read_only shows as ON, and waits for commits that hang: read_only is still OFF.
+    pub closing: bool,
     /// Commits wait for acknowledgements there.
     pub commits_wait: bool,
     /// It replicates by GTID positions.
@@ -119,6 +121,7 @@ impl Server {
             pool: 0,
             tags: BTreeMap::new(),
             only_read_only: false,
+            closing: false,
             commits_wait: false,
             auto_position: true,
             heartbeat_s: 30.0,

@@ -309,7 +309,7 @@ impl TabletManager for Arc<World> {
             let server = &inner.servers[alias];
             Ok(FullStatus {
                 read_only: server.read_only,
-                super_read_only: server.read_only && !server.only_read_only,
+                super_read_only: server.closing || (server.read_only && !server.only_read_only),
                 semi_sync_primary_enabled: server.semi_sync_primary,
                 semi_sync_replica_enabled: server.semi_sync_replica,
                 semi_sync_replica_status: server.semi_sync_replica && server.io,
