@@ -1,6 +1,8 @@
 //! The faces: gRPC in vtctld's words, and HTTP for metrics and health. Handlers read and ask; they decide nothing.
 
-pub mod grpc;
+mod calls;
+pub mod door;
+mod grpc;
 mod http;
 pub(crate) mod listen;
 mod measured;
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use reload::Reload;
 
-pub use grpc::Limits;
+pub use calls::Limits;
 pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
@@ -130,14 +132,13 @@ impl Server {
         let told = elector(settings, &parts, grpc, in_force.live);
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
         let ready = readiness(&elector);
-        let context =
-            grpc::Context::new(settings, parts.clone(), &elector, ready.clone(), in_force.error, limits, stopping.clone())?;
-        faces.spawn(grpc::serve(grpc_listener, tls, context, closing.clone())?);
+        let context = calls::Context::new(settings, parts, &elector, ready, in_force.error, limits, stopping.clone())?;
+        faces.spawn(grpc::serve(grpc_listener, tls, context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
-        faces.spawn(http::serve(http_listener, parts, ready, stopping.clone(), closing.clone()));
+        faces.spawn(http::serve(http_listener, context, closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
     }
 

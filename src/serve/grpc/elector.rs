@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, board, errant, input, ledger, observe, refusal::Refusal, reparent, wish};
 use crate::{
-    pb::vtelector::{self as pb, EmergencyReparentRequest, PlannedReparentRequest, ReparentResponse, elector_server},
-    reparent::{Decision, Mode, Outcome, ProofLine, TabletDecision},
-    topo::{ShardId, TabletAlias},
+    pb::vtelector::{self as pb, elector_server},
+    serve::{
+        calls::{Context, board, elector, errant, explain, ledger, observe, overview},
+        door::Caller,
+    },
 };
 
 /// The service.
@@ -23,9 +24,18 @@ impl Elector {
     }
 }
 
-/// Writes the trait's methods: each is answered by a function of that name's module.
+/// Whoever asks, as the door has let them in.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let nobody = || Status::unauthenticated("nobody came in through the door; please report it");
+    request.extensions().get::<Caller>().cloned().ok_or_else(nobody)
+}
+
+/// Writes the trait's methods: each is answered by a function of that name's module. A command's is told who asks.
 macro_rules! elector {
-    ($($rpc:ident($request:ident) -> $response:ident: $handler:path;)*) => {
+    (
+        questions { $($rpc:ident($request:ident) -> $response:ident: $handler:path;)* }
+        commands { $($command:ident($command_request:ident) -> $command_response:ident: $command_handler:path;)* }
+    ) => {
         #[tonic::async_trait]
         impl elector_server::Elector for Elector {
             type WatchEventsStream = board::Events;
@@ -37,127 +47,33 @@ macro_rules! elector {
             $(async fn $rpc(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
                 $handler(&self.context, request.into_inner()).await.map(Response::new).map_err(Status::from)
             })*
+
+            $(async fn $command(&self, request: Request<pb::$command_request>) -> Result<Response<pb::$command_response>, Status> {
+                let caller = caller(&request)?;
+                $command_handler(&self.context, &caller, request.into_inner()).await.map(Response::new).map_err(Status::from)
+            })*
         }
     };
 }
 
 elector! {
-    planned_reparent(PlannedReparentRequest) -> ReparentResponse: planned;
-    emergency_reparent(EmergencyReparentRequest) -> ReparentResponse: emergency;
-    errant_gtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
-    problems(ProblemsRequest) -> ProblemsResponse: board::problems;
-    decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
-    history(HistoryRequest) -> HistoryResponse: ledger::history;
-    acknowledge(AcknowledgeRequest) -> AcknowledgeResponse: ledger::acknowledge;
-    begin_maintenance(BeginMaintenanceRequest) -> BeginMaintenanceResponse: ledger::begin_maintenance;
-    end_maintenance(EndMaintenanceRequest) -> EndMaintenanceResponse: ledger::end_maintenance;
-    list_maintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
-    set_recoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
-    get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;
-    observe(ObserveRequest) -> ObserveResponse: observe::observe;
-}
-
-async fn planned(context: &Context, asked: PlannedReparentRequest) -> Result<ReparentResponse, Refusal> {
-    let request = asked.request.clone().unwrap_or_default();
-    let id = input::shard(&request.keyspace, "request.shard", &request.shard)?;
-    let wish = mode(asked.mode).and_then(|mode| wish::planned(&request, mode, context.wait_replicas_timeout));
-    if !asked.dry_run {
-        return done(id.clone(), reparent::planned(context, &id, wish).await?);
+    questions {
+        errant_gtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
+        problems(ProblemsRequest) -> ProblemsResponse: board::problems;
+        decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
+        history(HistoryRequest) -> HistoryResponse: ledger::history;
+        list_maintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
+        get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;
+        observe(ObserveRequest) -> ObserveResponse: observe::observe;
+        shards(ShardsRequest) -> ShardsResponse: overview::shards;
+        explain(ExplainRequest) -> ExplainResponse: explain::explain;
     }
-    let _permit = reparent::begin(context, &id).await?;
-    let outcome = context.hands.planned_preview(&id, wish?).await;
-    Ok(foretold(id, outcome))
-}
-
-async fn emergency(context: &Context, asked: EmergencyReparentRequest) -> Result<ReparentResponse, Refusal> {
-    let request = asked.request.clone().unwrap_or_default();
-    let id = input::shard(&request.keyspace, "request.shard", &request.shard)?;
-    let wish = allowed(&asked).and_then(|allowed| wish::emergency(&request, allowed, context.wait_replicas_timeout));
-    if !asked.dry_run {
-        return done(id.clone(), reparent::emergency(context, &id, wish).await?);
-    }
-    let _permit = reparent::begin(context, &id).await?;
-    let outcome = context.hands.emergency_preview(&id, wish?).await;
-    Ok(foretold(id, outcome))
-}
-
-fn mode(number: i32) -> Result<Mode, Refusal> {
-    match pb::Mode::try_from(number) {
-        Ok(pb::Mode::Graceful) => Ok(Mode::Graceful),
-        Ok(pb::Mode::Abrupt) => Ok(Mode::Abrupt),
-        Err(_) => Err(Refusal::invalid(format!("mode: {number} is the number of no mode"))),
-    }
-}
-
-fn allowed(asked: &EmergencyReparentRequest) -> Result<wish::Allowed, Refusal> {
-    let lost = Some(asked.accept_loss.as_str()).filter(|text| !text.is_empty());
-    Ok(wish::Allowed {
-        accept_loss: lost.map(|text| wish::gtid_set("accept_loss", text)).transpose()?,
-        choose_side: asked.choose_side,
-        not_established: asked.allow_not_established,
-    })
-}
-
-/// The answer to a reparent that was carried out; a failure is the call's.
-fn done(id: ShardId, outcome: Outcome) -> Result<ReparentResponse, Refusal> {
-    let promoted_primary = outcome.result?.promoted().map(Into::into);
-    Ok(ReparentResponse {
-        keyspace: id.keyspace,
-        shard: id.shard,
-        promoted_primary,
-        events: reparent::said(outcome.events),
-        decision: outcome.decision.map(decision),
-        ..ReparentResponse::default()
-    })
-}
-
-/// The answer to a dry run: that the reparent would be refused is what was asked for, not a failure of the question.
-fn foretold(id: ShardId, outcome: Outcome) -> ReparentResponse {
-    let (would_promote, refusal) = match outcome.result {
-        Ok(promoted) => (promoted.promoted().map(Into::into), None),
-        Err(error) => (None, Some(pb::Refusal { code: error.code() as i32, message: error.to_string() })),
-    };
-    ReparentResponse {
-        keyspace: id.keyspace,
-        shard: id.shard,
-        events: reparent::said(outcome.events),
-        decision: outcome.decision.map(decision),
-        was_dry_run: true,
-        refusal,
-        would_promote,
-        ..ReparentResponse::default()
-    }
-}
-
-fn decision(decision: Decision) -> pb::Decision {
-    pb::Decision {
-        operation: decision.operation.to_owned(),
-        keyspace: decision.shard.keyspace,
-        shard: decision.shard.shard,
-        policy: decision.policy,
-        old_primary: decision.old_primary.as_ref().map(Into::into),
-        elect: decision.elect.as_ref().map(Into::into),
-        source: decision.source.as_ref().map(Into::into),
-        proofs: decision.proofs.into_iter().map(proof).collect(),
-        tablets: decision.tablets.into_iter().map(tablet).collect(),
-        caveats: decision.caveats,
-        steps: decision.steps,
-        refusal: decision.refusal.unwrap_or_default(),
-    }
-}
-
-fn proof(line: ProofLine) -> pb::Proof {
-    pb::Proof { name: line.name.to_owned(), holds: line.holds, because: line.because }
-}
-
-fn tablet((alias, tablet): (TabletAlias, TabletDecision)) -> pb::TabletDecision {
-    pb::TabletDecision {
-        alias: Some((&alias).into()),
-        r#type: tablet.tablet_type,
-        reach: tablet.reach,
-        received: tablet.received,
-        executed: tablet.executed,
-        errant: tablet.errant,
-        rejected: tablet.rejected,
+    commands {
+        planned_reparent(PlannedReparentRequest) -> ReparentResponse: elector::planned;
+        emergency_reparent(EmergencyReparentRequest) -> ReparentResponse: elector::emergency;
+        acknowledge(AcknowledgeRequest) -> AcknowledgeResponse: ledger::acknowledge;
+        begin_maintenance(BeginMaintenanceRequest) -> BeginMaintenanceResponse: ledger::begin_maintenance;
+        end_maintenance(EndMaintenanceRequest) -> EndMaintenanceResponse: ledger::end_maintenance;
+        set_recoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
     }
 }

@@ -15,10 +15,14 @@ use tonic::{
     Code, Status,
     body::Body,
     codegen::http::{Request, Response},
+    transport::server::TcpConnectInfo,
 };
 use tower::{Layer, Service};
 
-use crate::metrics::{InFlight, Metrics};
+use crate::{
+    metrics::{InFlight, Metrics},
+    serve::door::{Caller, Role},
+};
 
 /// Label of calls to methods that we do not know: a client must not be able to invent label values.
 const OTHER: &str = "other";
@@ -81,8 +85,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
+        let caller = caller(&request);
+        request.extensions_mut().insert(caller);
         let measure = Measure::start(&self.shared, &path);
         let Ok(permit) = self.shared.permits.clone().try_acquire_owned() else {
             let message = format!("{} requests are being answered already; try again", self.shared.requests_max);
@@ -105,6 +111,12 @@ where
             }
         })
     }
+}
+
+/// Without any proof everybody may do everything, as in Vitess.
+fn caller(request: &Request<Body>) -> Caller {
+    let from = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    Caller::anybody(Role::Operator, from.map(|from| from.ip().to_string()).unwrap_or_default())
 }
 
 /// The code of an answer. One without the header carries it behind its body, which only successes have.

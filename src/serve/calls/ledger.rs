@@ -1,13 +1,13 @@
 //! What all electors remember, and what persons may switch off.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, time::SystemTime};
 
 use tonic::Code;
 
 use super::{
     Context,
     board::{self, time},
-    input,
+    input, millis,
     refusal::Refusal,
 };
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
     ledger::{LedgerError, LedgerState, Outcome, Recovery, Scope, ScopeError, WINDOW_MAX, Window},
     pb::vtelector::{self as pb, *},
     recover::board::Filter,
-    topo::{ShardId, TopoError},
+    serve::door::Caller,
+    topo::{ShardId, TabletAlias, TopoError},
 };
 
 /// Recoveries that are listed where the request does not say how many.
@@ -38,8 +39,12 @@ pub async fn history(context: &Context, request: HistoryRequest) -> Result<Histo
 }
 
 /// Lifts the block of one shard, or of every shard of a keyspace that could be blocked.
-pub async fn acknowledge(context: &Context, request: AcknowledgeRequest) -> Result<AcknowledgeResponse, Refusal> {
-    let who = text("who", &request.who, "name whoever acknowledges")?;
+pub async fn acknowledge(
+    context: &Context,
+    caller: &Caller,
+    request: AcknowledgeRequest,
+) -> Result<AcknowledgeResponse, Refusal> {
+    let who = text("who", caller.signs(&request.who), "name whoever acknowledges")?;
     let why = optional_text("why", &request.why)?;
     input::keyspace("keyspace", &request.keyspace)?;
     let Filter { keyspace, shard } = board::filter(context, &request.keyspace, &request.shard).await?;
@@ -57,9 +62,13 @@ pub async fn acknowledge(context: &Context, request: AcknowledgeRequest) -> Resu
 }
 
 /// Begins maintenance of something that exists.
-pub async fn begin_maintenance(context: &Context, request: BeginMaintenanceRequest) -> Result<BeginMaintenanceResponse, Refusal> {
+pub async fn begin_maintenance(
+    context: &Context,
+    caller: &Caller,
+    request: BeginMaintenanceRequest,
+) -> Result<BeginMaintenanceResponse, Refusal> {
     let scope: Scope = request.scope.parse().map_err(|wrong: ScopeError| Refusal::invalid(format!("scope: {wrong}")))?;
-    let owner = text("owner", &request.owner, "name whose maintenance it is")?;
+    let owner = text("owner", caller.signs(&request.owner), "name whose maintenance it is")?;
     let reason = text("reason", &request.reason, "say what is done, for others who see it")?;
     let lasting = input::duration("duration", request.duration.as_ref())?.unwrap_or_default();
     if lasting.is_zero() || lasting > WINDOW_MAX {
@@ -85,7 +94,11 @@ async fn exists(context: &Context, scope: &Scope) -> Result<(), TopoError> {
 }
 
 /// Ends maintenance.
-pub async fn end_maintenance(context: &Context, request: EndMaintenanceRequest) -> Result<EndMaintenanceResponse, Refusal> {
+pub async fn end_maintenance(
+    context: &Context,
+    _caller: &Caller,
+    request: EndMaintenanceRequest,
+) -> Result<EndMaintenanceResponse, Refusal> {
     let is_id = !request.id.is_empty() && request.id.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_id {
         return Err(Refusal::invalid(format!(
@@ -104,8 +117,12 @@ pub async fn list_maintenance(context: &Context, _: ListMaintenanceRequest) -> R
 }
 
 /// Switches recoveries off or on.
-pub async fn set_recoveries(context: &Context, request: SetRecoveriesRequest) -> Result<SetRecoveriesResponse, Refusal> {
-    let who = text("who", &request.who, "name whoever switches them")?;
+pub async fn set_recoveries(
+    context: &Context,
+    caller: &Caller,
+    request: SetRecoveriesRequest,
+) -> Result<SetRecoveriesResponse, Refusal> {
+    let who = text("who", caller.signs(&request.who), "name whoever switches them")?;
     let why = match request.enabled {
         true => optional_text("why", &request.why)?,
         false => text("why", &request.why, "say why, for others who find them switched off")?,
@@ -124,7 +141,6 @@ pub async fn get_status(context: &Context, _: GetStatusRequest) -> Result<GetSta
         let blocked = pb::Blocked { by: block.rule.name().to_owned(), reason: block.reason, until: block.until.map(time) };
         Some(BlockedShard { keyspace: shard.keyspace.clone(), shard: shard.shard.clone(), blocked: Some(blocked) })
     });
-    let disabled = state.recoveries_disabled().cloned();
     Ok(GetStatusResponse {
         who: context.hands.settings.who.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,11 +148,46 @@ pub async fn get_status(context: &Context, _: GetStatusRequest) -> Result<GetSta
         problems: entries.values().map(|entry| entry.problems.len() as u64).sum(),
         not_ready: context.not_ready().unwrap_or_default(),
         settings_error: context.settings_error.borrow().clone().unwrap_or_default(),
-        recoveries_disabled: disabled.map(|off| RecoveriesDisabled { who: off.who, why: off.why, since: off.since.map(time) }),
+        recoveries_disabled: disabled(&state),
         blocked: blocked.collect(),
         maintenance: windows(context, &state),
+        electors: electors(context),
         garbage: state.garbage().iter().map(|(key, why)| Garbage { key: key.clone(), reason: why.clone() }).collect(),
     })
+}
+
+/// Who switched recoveries off everywhere.
+pub fn disabled(state: &LedgerState) -> Option<RecoveriesDisabled> {
+    let off = state.recoveries_disabled()?.clone();
+    Some(RecoveriesDisabled { who: off.who, why: off.why, since: off.since.map(time) })
+}
+
+/// Open maintenance over a shard or one of its tablets, the first to end first.
+pub fn windows_over<'a>(
+    state: &LedgerState,
+    now: SystemTime,
+    shard: &ShardId,
+    tablets: impl Iterator<Item = &'a TabletAlias> + Clone,
+) -> Vec<MaintenanceWindow> {
+    let covers = |window: &&Window| {
+        window.scope.covers(shard, None) || tablets.clone().any(|alias| window.scope.covers(shard, Some(alias)))
+    };
+    let mut open: Vec<&Window> = state.windows(now).filter(covers).collect();
+    open.sort_by_key(|window| (window.until, window.id.clone()));
+    open.into_iter().map(window).collect()
+}
+
+fn electors(context: &Context) -> Vec<ElectorState> {
+    let me = &context.hands.settings.who;
+    let states = context.peers.electors().into_iter().map(|found| ElectorState {
+        me: found.who == *me,
+        who: found.who,
+        address: found.address,
+        cell: found.cell,
+        region: found.region,
+        release: found.release,
+    });
+    states.collect()
 }
 
 /// What a list that looks empty must not hide.
@@ -176,15 +227,11 @@ pub fn recovery(recovery: &Recovery) -> pb::Recovery {
         old: recovery.old.as_ref().map(Into::into),
         who: recovery.who.clone(),
         at: Some(time(recovery.at)),
-        took_ms: ms(recovery.took),
+        took_ms: millis(recovery.took),
         outcome: recovery.outcome.name().to_owned(),
         failure,
         evidence: recovery.evidence.clone(),
     }
-}
-
-fn ms(took: Duration) -> u64 {
-    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A text that must be there.

@@ -118,7 +118,7 @@ pub fn time(at: SystemTime) -> vttime::Time {
     vttime::Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() as i32 }
 }
 
-fn problem(shard: &ShardId, problem: &Problem, since: Option<SystemTime>) -> pb::Problem {
+pub fn problem(shard: &ShardId, problem: &Problem, since: Option<SystemTime>) -> pb::Problem {
     let priority = match problem.code.priority() {
         Priority::Shard => "shard",
         Priority::Critical => "critical",
@@ -138,7 +138,7 @@ fn problem(shard: &ShardId, problem: &Problem, since: Option<SystemTime>) -> pb:
     }
 }
 
-fn held(shard: &ShardId, held: &Held) -> pb::DecisionRecord {
+pub fn held(shard: &ShardId, held: &Held) -> pb::DecisionRecord {
     decision(shard, &held.decision, held.since)
 }
 
@@ -158,7 +158,7 @@ fn decision(shard: &ShardId, decision: &DecisionRecord, since: SystemTime) -> pb
     }
 }
 
-fn blocked(blocked: &Blocked) -> pb::Blocked {
+pub fn blocked(blocked: &Blocked) -> pb::Blocked {
     pb::Blocked { by: blocked.by.clone(), reason: blocked.reason.clone(), until: blocked.until.map(time) }
 }
 

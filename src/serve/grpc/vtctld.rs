@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Context, cells, keyspaces, path, reparent, replication, shards, tablets, validate};
-use crate::pb::{vtctldata, vtctlservice::vtctld_server};
+use crate::{
+    pb::{vtctldata, vtctlservice::vtctld_server},
+    serve::calls::{Context, cells, keyspaces, path, reparent, replication, shards, tablets, validate},
+};
 
 /// The service.
 pub struct Vtctld {

@@ -1,0 +1,147 @@
+//! Every call, whichever face it comes through: what vtctld serves and an operator of an elector needs, and what is our own.
+
+pub mod board;
+pub mod cells;
+pub mod elector;
+pub mod errant;
+pub mod explain;
+mod input;
+pub mod keyspaces;
+pub mod ledger;
+pub mod observe;
+pub mod overview;
+pub mod path;
+mod refusal;
+pub mod reparent;
+pub mod replication;
+pub mod shards;
+pub mod tablets;
+pub mod validate;
+mod wish;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use prost_reflect::DescriptorPool;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Parts, Readiness, ServeError};
+use crate::{
+    config::Settings,
+    ledger::Ledger,
+    metrics::Metrics,
+    pb,
+    peers::{Observer, Peers},
+    recover::{Elector, Live, board::Board},
+    reparent::Hands,
+    sense::Senses,
+    tablet::{Call, TabletManager},
+    topo::Topo,
+};
+
+/// Records that one call reads, or tablets that it asks, at the same time.
+const AT_ONCE_MAX: usize = 32;
+
+/// Waits for all, a bounded number at the same time; the answers come in the order of the questions.
+async fn at_once<F: Future>(questions: impl Iterator<Item = F>) -> Vec<F::Output> {
+    stream::iter(questions).buffered(AT_ONCE_MAX).collect().await
+}
+
+/// A duration as our messages have it.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How much is done at the same time. What is more is refused with RESOURCE_EXHAUSTED, not queued.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests of any kind.
+    pub requests: usize,
+    /// Reparents, each of another shard: those of the same shard wait for its lock.
+    pub reparents: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests: 512, reparents: 64 }
+    }
+}
+
+/// What every call works with.
+pub struct Context {
+    /// The topology.
+    pub topo: Topo,
+    tablets: Arc<dyn TabletManager>,
+    hands: Hands,
+    senses: Arc<Senses>,
+    peers: Peers,
+    observer: Arc<Observer>,
+    /// Every metric of the process.
+    pub metrics: Arc<Metrics>,
+    remote_operation_timeout: Duration,
+    lock_timeout: Duration,
+    wait_replicas_timeout: Duration,
+    /// Requests that are answered at the same time.
+    pub requests_max: usize,
+    /// The descriptors of every message.
+    pub schema: DescriptorPool,
+    reparents_max: usize,
+    reparent_permits: Arc<Semaphore>,
+    /// Cancelled when this process is about to end.
+    pub stopping: CancellationToken,
+    board: Arc<Board>,
+    ledger: Ledger,
+    live: watch::Receiver<Arc<Live>>,
+    ready: Readiness,
+    settings_error: watch::Receiver<Option<String>>,
+    watchers: Arc<Semaphore>,
+}
+
+impl Context {
+    /// No reparent is begun after `stopping`.
+    pub fn new(
+        settings: &Settings,
+        parts: Parts,
+        elector: &Elector,
+        ready: Readiness,
+        settings_error: watch::Receiver<Option<String>>,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Result<Arc<Self>, ServeError> {
+        let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
+        Ok(Arc::new(Self {
+            schema,
+            topo: parts.hands.topo.clone(),
+            tablets: parts.hands.tablets.clone(),
+            hands: parts.hands,
+            senses: elector.senses.clone(),
+            peers: elector.peers.clone(),
+            observer: parts.observer,
+            metrics: parts.metrics,
+            remote_operation_timeout: settings.remote_operation_timeout,
+            lock_timeout: settings.lock_timeout,
+            wait_replicas_timeout: settings.wait_replicas_timeout,
+            requests_max: limits.requests,
+            reparents_max: limits.reparents,
+            reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
+            stopping,
+            board: elector.board.clone(),
+            ledger: elector.ledger.clone(),
+            live: elector.live.clone(),
+            ready,
+            settings_error,
+            watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
+        }))
+    }
+
+    /// Why this process is not ready to decide anything by itself; `None` = it is.
+    pub fn not_ready(&self) -> Option<String> {
+        (self.ready)()
+    }
+
+    /// The limits of one call to a tablet.
+    fn call(&self) -> Call {
+        Call::read(self.remote_operation_timeout)
+    }
+}
