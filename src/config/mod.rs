@@ -218,19 +218,12 @@ impl TryFrom<&TopoArgs> for TopoSettings {
         let remote = at_least("remote-operation-timeout", args.remote_operation_timeout, Duration::from_millis(100))?;
         let cert = pair("topo-etcd-tls", &args.topo_etcd_tls_cert, &args.topo_etcd_tls_key)?;
         let ca = readable("topo-etcd-tls-ca", &args.topo_etcd_tls_ca)?;
-        if let (None, Some(ca)) = (&cert, &ca) {
-            let remedy = "give --topo-etcd-tls-cert and --topo-etcd-tls-key as well, or leave it out";
-            return Err(ConfigError::new(
-                "topo-etcd-tls-ca",
-                ca.display(),
-                "TLS towards etcd needs a client certificate",
-                remedy,
-            ));
-        }
+        // An authority alone, which Vitess does not look at, means TLS to an etcd that asks for no certificate.
+        let tls = (cert.is_some() || ca.is_some()).then(|| TopoTls { ca, identity: cert.map(|files| (files.cert, files.key)) });
         Ok(Self {
             global_server_address: endpoints(&args.topo_global_server_address)?,
             global_root: global_root(&args.topo_global_root)?,
-            tls: cert.map(|files| TopoTls { cert: files.cert, key: files.key, ca }),
+            tls,
             lease_ttl: lease_ttl(args.topo_etcd_lease_ttl)?,
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
         })
