@@ -4,6 +4,7 @@ mod errant;
 mod locks;
 mod peers;
 mod recover;
+mod security;
 mod sense;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 pub use recover::{Phase, RecoverMetrics};
+pub use security::SecurityMetrics;
 pub use sense::SenseMetrics;
 
 use crate::{
@@ -53,6 +55,8 @@ pub struct Metrics {
     pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
+    /// Who comes in.
+    pub security: SecurityMetrics,
 }
 
 impl Metrics {
@@ -139,6 +143,7 @@ impl Metrics {
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
+            security: SecurityMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;

@@ -1,6 +1,7 @@
 //! Settings of a server: flags in VTOrc's and vtctld's names, checked once and together, into one typed struct.
 
 mod argv;
+mod door;
 mod duration;
 mod elector;
 mod flags;
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use argv::{Normalized, normalize};
+pub use door::{DoorArgs, DoorSettings, Subjects};
 pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
@@ -30,7 +32,7 @@ use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
     ledger::FlapRules,
-    mysql::fence::FenceAccount,
+    mysql::{fence::FenceAccount, tls::MysqlTlsFiles},
     peers::PeerTls,
     sense::Watched,
     tablet::TabletTls,
@@ -116,6 +118,8 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
+    /// Who may come in.
+    pub door: DoorSettings,
     /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
     pub advertise: Option<(String, Option<u16>)>,
     /// TLS towards the other electors.
@@ -140,6 +144,8 @@ pub struct Settings {
     pub flap: FlapRules,
     /// The account that fences MySQL servers directly; without one that is off.
     pub fence: Option<FenceAccount>,
+    /// TLS towards MySQL servers that are verified; `None` = whatever they offer, unverified.
+    pub mysql_tls: Option<MysqlTlsFiles>,
     /// How often each tablet is asked everything.
     pub instance_poll_time: Duration,
     /// How often each primary is asked whether it lives.
@@ -175,6 +181,7 @@ impl TryFrom<&ServeArgs> for Settings {
         }
         let lock_timeout = at_least("lock-timeout", args.topo.lock_timeout, Duration::from_millis(100))?;
         let grpc_tls = server_tls(&args.server_tls)?;
+        let door = args.door.settings(grpc_tls.as_ref())?;
         Ok(Self {
             cell: args.cell.clone(),
             http,
@@ -188,6 +195,7 @@ impl TryFrom<&ServeArgs> for Settings {
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
             flap: args.flap.rules()?,
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
+            mysql_tls: args.fence.tls()?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
             primary_liveness_interval: at_least(
                 "primary-liveness-interval",
@@ -201,7 +209,8 @@ impl TryFrom<&ServeArgs> for Settings {
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
             layers: args.layers.clone(),
-            warnings: warnings(&topo, lock_timeout),
+            warnings: [warnings(&topo, lock_timeout), door.warnings()].concat(),
+            door,
             topo,
         })
     }

@@ -23,7 +23,8 @@ pub struct PeerDoor {
 impl PeerDoor {
     /// Reads the files, once for now.
     pub fn load(tls: Option<&PeerTls>, user: Option<&PathBuf>) -> Result<Self, TlsError> {
-        let tls = tls.map(|files| client("TLS towards the other electors (--elector-grpc-ca, --grpc-cert)", files)).transpose()?;
+        let tls =
+            tls.map(|files| client("TLS towards the other electors (--elector-grpc-ca, --grpc-cert)", files)).transpose()?;
         Ok(Self { tls, user: user.map(ClientUser::load).transpose().map_err(TlsError::Files)? })
     }
 
@@ -31,7 +32,8 @@ impl PeerDoor {
     /// anew.
     pub async fn endpoint(&self, address: &str) -> Result<(Endpoint, u64), String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|_| format!("{address:?} is no address"))?;
+        let endpoint =
+            Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|_| format!("{address:?} is no address"))?;
         let Some(tls) = &self.tls else { return Ok((endpoint, 0)) };
         let tls = tls.current().await;
         let endpoint = endpoint.tls_config(tls.value.tonic.clone()).map_err(|error| format!("TLS towards {address}: {error}"))?;

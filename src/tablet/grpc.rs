@@ -25,6 +25,7 @@ use crate::{
         vtelectoragent::{HearRequest, HearResponse, Heard},
     },
     shard::{FailureClass, Greeting},
+    tls::TlsError,
     topo::TabletAlias,
 };
 

@@ -48,9 +48,8 @@ fn build(files: &ServerFiles, contents: &Contents, protocol: &str) -> Result<Ser
             builder.with_client_cert_verifier(verifier.build().map_err(|error| ca.wrong("CA file", error))?)
         }
     };
-    let mut config = builder
-        .with_single_cert(cert.certificates("certificate")?, key.key()?)
-        .map_err(|error| cert.no_identity(&key, error))?;
+    let mut config =
+        builder.with_single_cert(cert.certificates("certificate")?, key.key()?).map_err(|error| cert.no_identity(&key, error))?;
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     Ok(ServerSide { config: Arc::new(config) })
 }

@@ -256,7 +256,10 @@ impl Links {
                 return Ok((conn.clone(), slot.generation));
             }
         }
-        let conn = self.connect(&host.address, tls.as_deref()).await.map_err(|reason| Failure::NotSent(format!("{}: {reason}", host.address)))?;
+        let conn = self
+            .connect(&host.address, tls.as_deref())
+            .await
+            .map_err(|reason| Failure::NotSent(format!("{}: {reason}", host.address)))?;
         let mut slot = host.slot();
         slot.generation += 1;
         slot.tls_number = tls_number;
