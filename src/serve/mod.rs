@@ -130,9 +130,9 @@ impl Server {
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
         let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
-        let told = elector(settings, &parts, grpc, in_force.live, ask.clone());
+        let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone());
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
-        let context = calls::Context::new(settings, parts, &elector, ask, in_force.error, limits, stopping.clone())?;
+        let context = calls::Context::new(settings, parts, &elector, ask, in_force, limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();

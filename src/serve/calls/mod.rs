@@ -16,18 +16,19 @@ mod refusal;
 pub mod reparent;
 pub mod replication;
 pub mod shards;
+pub mod states;
 pub mod tablets;
 pub mod validate;
 mod wish;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Parts, Readiness, ServeError};
+use super::{Parts, Readiness, ServeError, reload::InForce};
 use crate::{
     config::Settings,
     ledger::Ledger,
@@ -97,6 +98,7 @@ pub struct Context {
     live: watch::Receiver<Arc<Live>>,
     ready: Readiness,
     settings_error: watch::Receiver<Option<String>>,
+    effective: watch::Receiver<Arc<BTreeMap<String, String>>>,
     watchers: Arc<Semaphore>,
 }
 
@@ -107,7 +109,7 @@ impl Context {
         parts: Parts,
         elector: &Elector,
         ask: Arc<GrpcAsk>,
-        settings_error: watch::Receiver<Option<String>>,
+        in_force: InForce,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -133,7 +135,8 @@ impl Context {
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
             ready: super::readiness(elector),
-            settings_error,
+            settings_error: in_force.error,
+            effective: in_force.effective,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
         }))
     }
@@ -141,6 +144,11 @@ impl Context {
     /// Why this process is not ready to decide anything by itself; `None` = it is.
     pub fn not_ready(&self) -> Option<String> {
         (self.ready)()
+    }
+
+    /// The value of every flag that is in force, by name; empty where the settings came from no command line.
+    pub fn effective(&self) -> Arc<BTreeMap<String, String>> {
+        self.effective.borrow().clone()
     }
 
     /// The limits of one call to a tablet.
