@@ -202,6 +202,11 @@ impl Metrics {
         InFlight::enter(&self.grpc_in_flight)
     }
 
+    /// Everything as it stands now.
+    pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// The page that Prometheus reads.
     pub fn page(&self) -> Result<String, prometheus::Error> {
         let mut page = Vec::new();

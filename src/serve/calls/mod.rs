@@ -21,6 +21,8 @@ pub mod tablets;
 pub mod validate;
 mod wish;
 
+pub use refusal::Refusal;
+
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
@@ -39,7 +41,7 @@ use crate::{
     reparent::Hands,
     sense::Senses,
     tablet::{Call, TabletManager},
-    topo::Topo,
+    topo::{Snapshot, Topo},
 };
 
 /// Records that one call reads, or tablets that it asks, at the same time.
@@ -84,6 +86,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
+    /// `--instance-poll-time`.
+    pub instance_poll_time: Duration,
     wait_replicas_timeout: Duration,
     /// Requests that are answered at the same time.
     pub requests_max: usize,
@@ -126,6 +130,7 @@ impl Context {
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
+            instance_poll_time: settings.instance_poll_time,
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
             reparents_max: limits.reparents,
@@ -144,6 +149,21 @@ impl Context {
     /// Why this process is not ready to decide anything by itself; `None` = it is.
     pub fn not_ready(&self) -> Option<String> {
         (self.ready)()
+    }
+
+    /// This elector, for a person.
+    pub fn who(&self) -> &str {
+        &self.hands.settings.who
+    }
+
+    /// `--reasonable-replication-lag`, as it is now.
+    pub fn reasonable_lag(&self) -> Duration {
+        self.live.borrow().rules.reasonable_replication_lag
+    }
+
+    /// Everything that the topology declares; `None` before it was read.
+    pub fn declared(&self) -> Option<Arc<Snapshot>> {
+        self.senses.declared()
     }
 
     /// The value of every flag that is in force, by name; empty where the settings came from no command line.

@@ -220,16 +220,15 @@ fn count(analysis: &mut Analysis, tablet: &TabletState, shard: &Shard<'_>, limit
     analysis.count_delayed_replicas =
         number(&|replica| replica.replication.as_ref().is_some_and(|replication| replication.delay_s > 0));
     analysis.count_lagging_replicas = number(&lags);
-    analysis.gtid_immediate_topology =
-        analysis.count_valid_replicas > 0 && number(&|replica| is_valid(replica) && auto(replica)) == analysis.count_valid_replicas;
+    analysis.gtid_immediate_topology = analysis.count_valid_replicas > 0
+        && number(&|replica| is_valid(replica) && auto(replica)) == analysis.count_valid_replicas;
     let series = |replica: &&&TabletState| replica.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
     let versions: BTreeSet<String> = replicas.iter().filter(|replica| logging(replica)).map(|replica| series(&replica)).collect();
     analysis.count_distinct_major_versions_logging_replicas = versions.len();
     let modes = || replicas.iter().map(|replica| replica.gtid_mode.as_str());
     analysis.min_replica_gtid_mode = modes().min().unwrap_or_default().to_owned();
     analysis.max_replica_gtid_mode = modes().max().unwrap_or_default().to_owned();
-    analysis.max_replica_gtid_errant =
-        replicas.iter().filter_map(|replica| replica.errant.clone()).max().unwrap_or_default();
+    analysis.max_replica_gtid_errant = replicas.iter().filter_map(|replica| replica.errant.clone()).max().unwrap_or_default();
 }
 
 /// VTOrc's warnings about what a promotion would meet.
