@@ -26,6 +26,8 @@ use prost_reflect::DescriptorPool;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use refusal::Refusal;
+
 use super::{Parts, Readiness, ServeError};
 use crate::{
     config::Settings,
