@@ -4,6 +4,7 @@ pub mod board;
 pub mod cells;
 pub mod elector;
 pub mod errant;
+pub mod events;
 pub mod explain;
 mod input;
 pub mod keyspaces;
@@ -11,7 +12,7 @@ pub mod ledger;
 pub mod observe;
 pub mod overview;
 pub mod path;
-mod refusal;
+pub mod refusal;
 pub mod reparent;
 pub mod replication;
 pub mod shards;
@@ -24,9 +25,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Parts, Readiness, ServeError};
+use super::{
+    Parts, Readiness, ServeError,
+    events::{EventLog, webhook::Desk},
+};
 use crate::{
     config::Settings,
     ledger::Ledger,
@@ -96,6 +100,12 @@ pub struct Context {
     ready: Readiness,
     settings_error: watch::Receiver<Option<String>>,
     watchers: Arc<Semaphore>,
+    /// What happened, of all electors.
+    pub events: EventLog,
+    /// Receivers of events.
+    pub webhooks: Desk,
+    /// Owns what feeds readers of events; each ends with its reader, or with `stopping`.
+    pub tasks: TaskTracker,
 }
 
 impl Context {
@@ -107,6 +117,7 @@ impl Context {
         ready: Readiness,
         settings_error: watch::Receiver<Option<String>>,
         limits: Limits,
+        (events, webhooks): (EventLog, Desk),
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
@@ -132,6 +143,9 @@ impl Context {
             ready,
             settings_error,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
+            events,
+            webhooks,
+            tasks: TaskTracker::new(),
         }))
     }
 

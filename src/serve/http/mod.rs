@@ -1,5 +1,6 @@
 //! HTTP: what each part of it answers stands in a file of its own; here they are put together.
 
+mod events;
 mod probes;
 
 use std::{future::Future, sync::Arc};
@@ -23,7 +24,7 @@ pub struct Face {
 
 /// Answers until `closing`.
 pub fn serve(listener: TcpListener, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
-    let routes = Router::new().merge(probes::routes());
+    let routes = Router::new().merge(probes::routes()).merge(events::routes());
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
     async move {
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(closing.cancelled_owned()).await {
