@@ -10,6 +10,7 @@ mod input;
 pub mod keyspaces;
 pub mod ledger;
 pub mod observe;
+mod others;
 pub mod overview;
 pub mod path;
 pub mod refusal;
@@ -36,7 +37,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     pb,
-    peers::{Observer, Peers},
+    peers::{GrpcAsk, Observer, Peers},
     recover::{Elector, Live, board::Board},
     reparent::Hands,
     sense::Senses,
@@ -72,6 +73,18 @@ impl Default for Limits {
     }
 }
 
+/// What works beside the elector.
+pub struct Beside {
+    /// How the other electors are asked.
+    pub ask: Arc<GrpcAsk>,
+    /// The log of events.
+    pub events: EventLog,
+    /// What delivers them.
+    pub webhooks: Desk,
+    /// What is wrong with the settings' file.
+    pub settings_error: watch::Receiver<Option<String>>,
+}
+
 /// What every call works with.
 pub struct Context {
     /// The topology.
@@ -80,6 +93,7 @@ pub struct Context {
     hands: Hands,
     senses: Arc<Senses>,
     peers: Peers,
+    others: others::Others,
     observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
@@ -114,10 +128,8 @@ impl Context {
         settings: &Settings,
         parts: Parts,
         elector: &Elector,
-        ready: Readiness,
-        settings_error: watch::Receiver<Option<String>>,
+        beside: Beside,
         limits: Limits,
-        (events, webhooks): (EventLog, Desk),
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|e| ServeError::Schema(e.to_string()))?;
@@ -128,6 +140,7 @@ impl Context {
             hands: parts.hands,
             senses: elector.senses.clone(),
             peers: elector.peers.clone(),
+            others: others::Others::new(beside.ask, elector.peers.clone()),
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
@@ -140,11 +153,11 @@ impl Context {
             board: elector.board.clone(),
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
-            ready,
-            settings_error,
+            ready: super::readiness(elector),
+            settings_error: beside.settings_error,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
-            events,
-            webhooks,
+            events: beside.events,
+            webhooks: beside.webhooks,
             tasks: TaskTracker::new(),
         }))
     }
