@@ -1,6 +1,7 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod events;
 mod locks;
 mod peers;
 mod recover;
@@ -9,6 +10,7 @@ mod sense;
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use events::EventMetrics;
 pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
 use prometheus::{
@@ -45,6 +47,8 @@ pub struct Metrics {
     settings_error: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// The log of events and its receivers.
+    pub events: EventMetrics,
     /// Shard locks.
     pub locks: LockMetrics,
     /// Several electors.
@@ -135,6 +139,7 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
+            events: EventMetrics::new(&registry)?,
             locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,

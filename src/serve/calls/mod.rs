@@ -4,6 +4,7 @@ pub mod board;
 pub mod cells;
 pub mod elector;
 pub mod errant;
+pub mod events;
 pub mod explain;
 mod input;
 pub mod keyspaces;
@@ -12,7 +13,7 @@ pub mod observe;
 mod others;
 pub mod overview;
 pub mod path;
-mod refusal;
+pub mod refusal;
 pub mod reparent;
 pub mod replication;
 pub mod shards;
@@ -28,9 +29,13 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Parts, Readiness, ServeError, reload::InForce};
+use super::{
+    Parts, Readiness, ServeError,
+    events::{EventLog, webhook::Desk},
+    reload::InForce,
+};
 use crate::{
     config::Settings,
     ledger::Ledger,
@@ -72,6 +77,18 @@ impl Default for Limits {
     }
 }
 
+/// What works beside the elector.
+pub struct Beside {
+    /// How the other electors are asked.
+    pub ask: Arc<GrpcAsk>,
+    /// The log of events.
+    pub events: EventLog,
+    /// What delivers them.
+    pub webhooks: Desk,
+    /// The settings in force.
+    pub in_force: InForce,
+}
+
 /// What every call works with.
 pub struct Context {
     /// The topology.
@@ -104,6 +121,12 @@ pub struct Context {
     settings_error: watch::Receiver<Option<String>>,
     effective: watch::Receiver<Arc<BTreeMap<String, String>>>,
     watchers: Arc<Semaphore>,
+    /// What happened, of all electors.
+    pub events: EventLog,
+    /// Receivers of events.
+    pub webhooks: Desk,
+    /// Owns what feeds readers of events; each ends with its reader, or with `stopping`.
+    pub tasks: TaskTracker,
 }
 
 impl Context {
@@ -112,8 +135,7 @@ impl Context {
         settings: &Settings,
         parts: Parts,
         elector: &Elector,
-        ask: Arc<GrpcAsk>,
-        in_force: InForce,
+        beside: Beside,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -125,7 +147,7 @@ impl Context {
             hands: parts.hands,
             senses: elector.senses.clone(),
             peers: elector.peers.clone(),
-            others: others::Others::new(ask, elector.peers.clone()),
+            others: others::Others::new(beside.ask, elector.peers.clone()),
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
@@ -140,9 +162,12 @@ impl Context {
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
             ready: super::readiness(elector),
-            settings_error: in_force.error,
-            effective: in_force.effective,
+            settings_error: beside.in_force.error,
+            effective: beside.in_force.effective,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
+            events: beside.events,
+            webhooks: beside.webhooks,
+            tasks: TaskTracker::new(),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! HTTP: what each part of it answers stands in a file of its own; here they are put together.
 
 pub mod api;
+mod events;
 mod page;
 mod probes;
 mod vtorc;
@@ -36,7 +37,12 @@ pub struct Face {
 
 /// Answers until `closing`.
 pub fn serve(listener: TcpListener, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
-    let routes = Router::new().merge(probes::routes()).merge(vtorc::routes()).merge(api::routes()).merge(page::routes());
+    let routes = Router::new()
+        .merge(probes::routes())
+        .merge(vtorc::routes())
+        .merge(api::routes())
+        .merge(page::routes())
+        .merge(events::routes());
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
     let routes = routes.layer(middleware::from_fn(door)).into_make_service_with_connect_info::<SocketAddr>();
     async move {
