@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use tonic::{
-    Request, Status,
+    Code, Request, Response, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
@@ -28,6 +28,44 @@ const CHANNELS_MAX: usize = 256;
 pub trait Ask: Send + Sync + 'static {
     /// What `elector` sees of `tablet` when it probes it now; an error says why there is no answer. Ends within `limit`.
     async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String>;
+}
+
+/// Largest answer that is taken, as everywhere.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// A question that one elector asks another.
+#[async_trait]
+pub trait Question: Send + 'static {
+    /// What answers it.
+    type Answer: Send;
+
+    /// Sends it.
+    async fn put(asked: Request<Self>, client: ElectorClient<Channel>) -> Result<Response<Self::Answer>, Status>
+    where
+        Self: Sized;
+}
+
+/// Each question is the request of a call of our service.
+macro_rules! questions {
+    ($($request:ident => $call:ident -> $answer:ident;)*) => {
+        $(#[async_trait]
+        impl Question for pb::$request {
+            type Answer = pb::$answer;
+
+            async fn put(asked: Request<Self>, mut client: ElectorClient<Channel>) -> Result<Response<Self::Answer>, Status> {
+                client.$call(asked).await
+            }
+        })*
+    };
+}
+
+questions! {
+    ObserveRequest => observe -> ObserveResponse;
+    ShardsRequest => shards -> ShardsResponse;
+    ProblemsRequest => problems -> ProblemsResponse;
+    DecisionsRequest => decisions -> DecisionsResponse;
+    ErrantGtidsRequest => errant_gtids -> ErrantGtidsResponse;
+    ExplainRequest => explain -> ExplainResponse;
 }
 
 /// Files of TLS towards the other electors.
@@ -49,6 +87,20 @@ impl GrpcAsk {
     /// With TLS when its files are given. They are read when a channel is made.
     pub fn new(tls: Option<PeerTls>) -> Self {
         Self { tls, channels: Mutex::default() }
+    }
+
+    /// Its answer, or why there is none. Ends within `limit`.
+    pub async fn ask<Q: Question>(&self, elector: &Elector, question: Q, limit: Duration) -> Result<Q::Answer, Status> {
+        let channel = self.channel(&elector.address, limit).map_err(Status::unavailable)?;
+        let client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut request = Request::new(question);
+        request.set_timeout(limit);
+        let answered = tokio::time::timeout(limit, Q::put(request, client)).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
+        if answered.as_ref().is_err_and(|status| !is_answer(status.code())) {
+            self.forget(&elector.address);
+        }
+        answered.map(Response::into_inner)
     }
 
     fn channel(&self, address: &str, limit: Duration) -> Result<Channel, String> {
@@ -76,6 +128,11 @@ impl GrpcAsk {
     }
 }
 
+/// Whether the elector itself has refused, over a connection that works.
+fn is_answer(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::ResourceExhausted)
+}
+
 fn config(tls: &PeerTls) -> Result<ClientTlsConfig, String> {
     let read = |file: &PathBuf| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
     let config = match &tls.ca {
@@ -91,18 +148,8 @@ fn config(tls: &PeerTls) -> Result<ClientTlsConfig, String> {
 #[async_trait]
 impl Ask for GrpcAsk {
     async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String> {
-        let mut client = ElectorClient::new(self.channel(&elector.address, limit)?);
-        let mut request = Request::new(pb::ObserveRequest { tablet_alias: Some(tablet.into()) });
-        request.set_timeout(limit);
-        let answered = tokio::time::timeout(limit, client.observe(request)).await;
-        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
-        match answered {
-            Ok(answer) => Ok(observation(answer.into_inner())),
-            Err(status) => {
-                self.forget(&elector.address);
-                Err(format!("{:?}: {}", status.code(), status.message()))
-            }
-        }
+        let answer = self.ask(elector, pb::ObserveRequest { tablet_alias: Some(tablet.into()) }, limit).await;
+        answer.map(observation).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
     }
 }
 

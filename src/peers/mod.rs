@@ -25,7 +25,7 @@ use registrar::{Registrar, now_ms};
 use roll::{Keys, Roll};
 
 pub(crate) use ask::message;
-pub use ask::{Ask, GrpcAsk, PeerTls};
+pub use ask::{Ask, GrpcAsk, PeerTls, Question};
 pub use observe::{Listen, Observation, ObserveError, Observer, PROBE_LIMIT, Probe};
 pub use ownership::Ownership;
 pub use quorum::{Claim, Evidence, Refused, Verdict, tally};
@@ -122,6 +122,15 @@ impl Peers {
     /// The live electors of all regions, by id, as last seen in etcd.
     pub fn electors(&self) -> Vec<Elector> {
         self.inner.roll.borrow().alive().into_values().cloned().collect()
+    }
+
+    /// All of them but this one, those of its region first: the nearer one's word about a shard goes before the farther one's.
+    pub fn others(&self) -> Vec<Elector> {
+        let (mut electors, me) = (self.electors(), &self.inner.settings.address);
+        let region = electors.iter().find(|elector| elector.id == *me).map(|elector| elector.region.clone());
+        electors.retain(|elector| elector.id != *me);
+        electors.sort_by_key(|elector| region.as_ref() != Some(&elector.region));
+        electors
     }
 
     /// Asks every elector of the last day what it sees of a tablet now, and judges by the rules of [`tally`]. Takes about a second

@@ -61,6 +61,7 @@ pub struct Senses {
     world: Arc<World>,
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     names: watch::Receiver<Arc<BTreeSet<ShardId>>>,
+    declared: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Whether every cell was read, or could not be for some time.
     listed: Arc<AtomicBool>,
     _stop_with_us: DropGuard,
@@ -89,6 +90,7 @@ impl Senses {
         let stop = stop.child_token();
         let watcher = Watcher::start(topo, &stop);
         let (publish, names) = watch::channel(Arc::default());
+        let (publish_declared, declared) = watch::channel(None);
         let listed = Arc::new(AtomicBool::new(false));
         let shards = Arc::new(RwLock::default());
         let reading =
@@ -100,6 +102,7 @@ impl Senses {
             reading,
             shards: shards.clone(),
             publish,
+            publish_declared,
             sensors: BTreeMap::new(),
             primaries: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -109,12 +112,17 @@ impl Senses {
         let curating = stop.clone();
         // The watcher ends with the task that reads from it.
         world.tasks.spawn(async move { curating.run_until_cancelled(curator.run(watcher, owned)).await });
-        Self { world, shards, names, listed, _stop_with_us: stop.drop_guard() }
+        Self { world, shards, names, declared, listed, _stop_with_us: stop.drop_guard() }
     }
 
     /// The shards that are watched and ours.
     pub fn shards(&self) -> watch::Receiver<Arc<BTreeSet<ShardId>>> {
         self.names.clone()
+    }
+
+    /// Everything that the topology declares, whoever looks after it; `None` before it was read.
+    pub fn declared(&self) -> Option<Arc<Snapshot>> {
+        self.declared.borrow().clone()
     }
 
     /// What is missing of the first look at the topology and at every tablet of our shards; `None` when nothing is.
@@ -213,6 +221,7 @@ struct Curator {
     reading: Reading,
     shards: Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>,
     publish: watch::Sender<Arc<BTreeSet<ShardId>>>,
+    publish_declared: watch::Sender<Option<Arc<Snapshot>>>,
     sensors: BTreeMap<ShardId, BTreeMap<TabletAlias, DropGuard>>,
     primaries: BTreeMap<ShardId, (TabletAlias, DropGuard)>,
     /// How many tablets are watched, as the metrics say.
@@ -291,6 +300,7 @@ impl Curator {
             self.publish.send_replace(Arc::new(self.sensors.keys().cloned().collect()));
         }
         self.count();
+        self.publish_declared.send_replace(Some(snapshot.clone()));
         self.last = Some(Last { snapshot, ownership, listed });
     }
 

@@ -129,10 +129,10 @@ impl Server {
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
-        let told = elector(settings, &parts, grpc, in_force.live);
+        let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
+        let told = elector(settings, &parts, grpc, in_force.live, ask.clone());
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
-        let ready = readiness(&elector);
-        let context = calls::Context::new(settings, parts, &elector, ready, in_force.error, limits, stopping.clone())?;
+        let context = calls::Context::new(settings, parts, &elector, ask, in_force.error, limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
@@ -161,7 +161,13 @@ impl Server {
 }
 
 /// What the elector is told.
-fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr, live: watch::Receiver<Arc<Live>>) -> ElectorSettings {
+fn elector(
+    settings: &Settings,
+    parts: &Parts,
+    grpc: SocketAddr,
+    live: watch::Receiver<Arc<Live>>,
+    ask: Arc<GrpcAsk>,
+) -> ElectorSettings {
     let hostname = parts.hands.topo.hostname();
     let sense = SenseSettings {
         status_interval: settings.instance_poll_time,
@@ -181,7 +187,7 @@ fn elector(settings: &Settings, parts: &Parts, grpc: SocketAddr, live: watch::Re
     ElectorSettings {
         sense,
         peers,
-        ask: Arc::new(GrpcAsk::new(settings.peer_tls.clone())),
+        ask,
         observer: parts.observer.clone(),
         direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
         live,

@@ -202,7 +202,7 @@ async fn one_reading_of_the_primary_serves_all_its_replicas() {
 async fn a_wrong_filter_is_named() {
     let mut watching = Watching::start().await;
     let mut ask = async |keyspace: &str, shard: &str| {
-        let request = ErrantGtidsRequest { keyspace: keyspace.to_owned(), shard: shard.to_owned() };
+        let request = ErrantGtidsRequest { keyspace: keyspace.to_owned(), shard: shard.to_owned(), only_mine: false };
         watching.client.errant_gtids(request).await
     };
     refused(ask("", "0").await, Code::InvalidArgument, &["shard", "without a keyspace"]);

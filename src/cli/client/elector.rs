@@ -38,7 +38,7 @@ pub fn emergency(asked: args::EmergencyReparent) -> Ready {
 /// The errant transactions of all tablets, or of some.
 pub fn errant_gtids(own: args::ErrantArg) -> Ready {
     let (keyspace, shard) = own.scope.map(|scope| (scope.keyspace, scope.shard)).unwrap_or_default();
-    Ready::ErrantGtids(ErrantGtidsRequest { keyspace, shard })
+    Ready::ErrantGtids(ErrantGtidsRequest { keyspace, shard, only_mine: false })
 }
 
 /// Sends the request and puts the answer into words.

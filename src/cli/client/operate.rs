@@ -159,12 +159,12 @@ fn names(scope: Option<ShardScope>) -> (String, String) {
 
 pub fn problems(own: ShardsArg) -> Ready {
     let (keyspace, shard) = names(own.scope);
-    Ready::Problems(ProblemsRequest { keyspace, shard })
+    Ready::Problems(ProblemsRequest { keyspace, shard, only_mine: false })
 }
 
 pub fn decisions(own: ShardsArg) -> Ready {
     let (keyspace, shard) = names(own.scope);
-    Ready::Decisions(DecisionsRequest { keyspace, shard })
+    Ready::Decisions(DecisionsRequest { keyspace, shard, only_mine: false })
 }
 
 pub fn history(own: HistoryArg) -> Ready {

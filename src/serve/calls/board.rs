@@ -1,10 +1,9 @@
 //! What is wrong and what was decided about it, as it stands on the board.
 
 use std::{
-    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{Stream, stream};
@@ -22,19 +21,22 @@ use crate::{
         },
         vttime,
     },
-    recover::board::{Blocked, DecisionRecord, Event, Filter, Happened, Held, ShardEntry},
+    recover::board::{Blocked, DecisionRecord, Event, Filter, Happened, Held},
     topo::{ShardId, TopoError},
 };
 
 /// Readers of events at the same time; one more is refused.
 pub const WATCHERS_MAX: usize = 64;
+/// A question that another elector answers out of its memory.
+const FORWARDED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Events, or why there are no more of them.
 pub type Events = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
 
-/// What is wrong now, and what is done about it.
+/// What is wrong now, and what is done about it: with our shards, and with those of the other electors.
 pub async fn problems(context: &Context, request: ProblemsRequest) -> Result<ProblemsResponse, Refusal> {
-    let entries = entries(context, &request.keyspace, &request.shard).await?;
+    let filter = filter(context, &request.keyspace, &request.shard).await?;
+    let entries = context.board.snapshot(&filter);
     let mut answer = ProblemsResponse { shards: entries.len() as u64, ..ProblemsResponse::default() };
     for (shard, entry) in &entries {
         answer.problems.extend(entry.problems.iter().map(|open| problem(shard, &open.problem, Some(open.since))));
@@ -42,12 +44,31 @@ pub async fn problems(context: &Context, request: ProblemsRequest) -> Result<Pro
             answer.decisions.push(held(shard, &entry.decision));
         }
     }
+    if request.only_mine {
+        return Ok(answer);
+    }
+    let id = |keyspace: &str, shard: &str| ShardId { keyspace: keyspace.to_owned(), shard: shard.to_owned() };
+    let (heard, mine) = (context.others.problems(&filter).await, entries.into_keys().collect());
+    answer.problems.extend(heard.merged(&mine, |said| &said.problems, |found| id(&found.keyspace, &found.shard)));
+    answer.decisions.extend(heard.merged(&mine, |said| &said.decisions, |found| id(&found.keyspace, &found.shard)));
+    answer.shards += heard.sum(|said| said.shards);
+    answer.silent = heard.silent.clone();
+    // Stable: the most urgent of a shard stays first.
+    answer.problems.sort_by(|one, other| (&one.keyspace, &one.shard).cmp(&(&other.keyspace, &other.shard)));
+    answer.decisions.sort_by(|one, other| (&one.keyspace, &one.shard).cmp(&(&other.keyspace, &other.shard)));
     Ok(answer)
 }
 
-/// The last decisions.
+/// The last decisions. Those about one shard come from whoever looks after it.
 pub async fn decisions(context: &Context, request: DecisionsRequest) -> Result<DecisionsResponse, Refusal> {
-    let entries = entries(context, &request.keyspace, &request.shard).await?;
+    let filter = filter(context, &request.keyspace, &request.shard).await?;
+    let entries = context.board.snapshot(&filter);
+    if entries.is_empty() && !filter.shard.is_empty() && !request.only_mine {
+        let shard = ShardId { keyspace: filter.keyspace, shard: filter.shard };
+        if !context.senses.shards().borrow().contains(&shard) && !context.peers.others().is_empty() {
+            return context.others.owner(&shard, DecisionsRequest { only_mine: true, ..request }, FORWARDED_LIMIT).await;
+        }
+    }
     let decisions = entries.iter().flat_map(|(shard, entry)| entry.decisions.iter().map(move |decision| held(shard, decision)));
     Ok(DecisionsResponse { decisions: decisions.collect(), shards: entries.len() as u64 })
 }
@@ -90,10 +111,6 @@ impl Reader {
             }
         }
     }
-}
-
-async fn entries(context: &Context, keyspace: &str, shard: &str) -> Result<BTreeMap<ShardId, ShardEntry>, Refusal> {
-    Ok(context.board.snapshot(&filter(context, keyspace, shard).await?))
 }
 
 /// A keyspace or shard that does not exist is a mistake; whether it does is not to be known while the topology is unreadable.

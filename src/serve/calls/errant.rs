@@ -7,13 +7,27 @@ use crate::{
     pb::vtelector::{ErrantGtidsRequest, ErrantGtidsResponse, ErrantTablet, UnjudgedTablet},
     recover::board::Filter,
     sense::{ErrantFilter, TabletReport},
+    topo::ShardId,
 };
 
 /// Every tablet with errant GTIDs, and every tablet of which that cannot be told now. One that was errant when it last could be told
 /// stands in both lists.
 pub async fn errant_gtids(context: &Context, request: ErrantGtidsRequest) -> Result<ErrantGtidsResponse, Refusal> {
-    let Filter { keyspace, shard } = board::filter(context, &request.keyspace, &request.shard).await?;
-    Ok(answer(context.senses.errant(&ErrantFilter { keyspace, shard }), Instant::now()))
+    let filter = board::filter(context, &request.keyspace, &request.shard).await?;
+    let Filter { keyspace, shard } = filter.clone();
+    let mut answer = answer(context.senses.errant(&ErrantFilter { keyspace, shard }), Instant::now());
+    if request.only_mine {
+        return Ok(answer);
+    }
+    let id = |keyspace: &str, shard: &str| ShardId { keyspace: keyspace.to_owned(), shard: shard.to_owned() };
+    let (heard, mine) = (context.others.errant(&filter).await, context.senses.shards().borrow().clone());
+    answer.errant.extend(heard.merged(&mine, |said| &said.errant, |found| id(&found.keyspace, &found.shard)));
+    answer.unjudged.extend(heard.merged(&mine, |said| &said.unjudged, |found| id(&found.keyspace, &found.shard)));
+    answer.judged += heard.sum(|said| said.judged);
+    answer.silent = heard.silent.clone();
+    answer.errant.sort_by_cached_key(|found| (found.keyspace.clone(), found.shard.clone()));
+    answer.unjudged.sort_by_cached_key(|found| (found.keyspace.clone(), found.shard.clone()));
+    Ok(answer)
 }
 
 fn answer(reports: Vec<TabletReport>, now: Instant) -> ErrantGtidsResponse {

@@ -1,5 +1,7 @@
 //! Everything about one shard.
 
+use std::time::Duration;
+
 use tonic::Code;
 
 use super::{
@@ -20,13 +22,18 @@ use crate::{
 
 /// Decisions and recoveries that are listed where the request does not say how many.
 const LISTED_DEFAULT: usize = 32;
+/// What another elector may take to look into its memory.
+const FORWARDED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Declared and observed, what is wrong, what was decided and done, and what would be done now.
 pub async fn explain(context: &Context, request: ExplainRequest) -> Result<ExplainResponse, Refusal> {
     let id = input::shard(&request.keyspace, "shard", &request.shard)?;
     let filter = board::filter(context, &id.keyspace, &id.shard).await?;
     let Some(view) = context.senses.view(&id) else {
-        return Err(Refusal::new(Code::NotFound, format!("{id} is not looked after by this elector: ask another one")));
+        if request.only_mine {
+            return Err(Refusal::new(Code::NotFound, format!("{id} is not looked after by this elector: ask another one")));
+        }
+        return elsewhere(context, &id, request).await;
     };
     let limit = if request.limit == 0 { LISTED_DEFAULT } else { request.limit as usize };
     let (state, now) = (context.ledger.state(), context.ledger.now());
@@ -63,6 +70,15 @@ pub async fn explain(context: &Context, request: ExplainRequest) -> Result<Expla
     if request.foretell {
         answer.foretold = Some(foretell(context, id).await?);
     }
+    Ok(answer)
+}
+
+/// What the elector says that looks after the shard.
+async fn elsewhere(context: &Context, id: &ShardId, request: ExplainRequest) -> Result<ExplainResponse, Refusal> {
+    // A dry run asks every tablet, several times.
+    let limit = FORWARDED_LIMIT + if request.foretell { 3 * context.remote_operation_timeout } else { Duration::ZERO };
+    let mut answer = context.others.owner(id, ExplainRequest { only_mine: true, ..request }, limit).await?;
+    answer.summary.iter_mut().for_each(|summary| summary.mine = false);
     Ok(answer)
 }
 

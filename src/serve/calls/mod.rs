@@ -9,6 +9,7 @@ mod input;
 pub mod keyspaces;
 pub mod ledger;
 pub mod observe;
+mod others;
 pub mod overview;
 pub mod path;
 mod refusal;
@@ -32,7 +33,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     pb,
-    peers::{Observer, Peers},
+    peers::{GrpcAsk, Observer, Peers},
     recover::{Elector, Live, board::Board},
     reparent::Hands,
     sense::Senses,
@@ -76,6 +77,7 @@ pub struct Context {
     hands: Hands,
     senses: Arc<Senses>,
     peers: Peers,
+    others: others::Others,
     observer: Arc<Observer>,
     /// Every metric of the process.
     pub metrics: Arc<Metrics>,
@@ -104,7 +106,7 @@ impl Context {
         settings: &Settings,
         parts: Parts,
         elector: &Elector,
-        ready: Readiness,
+        ask: Arc<GrpcAsk>,
         settings_error: watch::Receiver<Option<String>>,
         limits: Limits,
         stopping: CancellationToken,
@@ -117,6 +119,7 @@ impl Context {
             hands: parts.hands,
             senses: elector.senses.clone(),
             peers: elector.peers.clone(),
+            others: others::Others::new(ask, elector.peers.clone()),
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
@@ -129,7 +132,7 @@ impl Context {
             board: elector.board.clone(),
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
-            ready,
+            ready: super::readiness(elector),
             settings_error,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
         }))

@@ -1,6 +1,9 @@
 //! Every shard in a line.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Context,
@@ -12,21 +15,72 @@ use crate::{
     diagnose::Priority,
     ledger::LedgerState,
     pb::{
-        topodata::TabletType,
+        topodata::{Shard, Tablet, TabletType},
         vtelector::{ShardSummary, ShardsRequest, ShardsResponse, shard_summary::State},
     },
     recover::board::{Filter, ShardEntry},
     shard::{Link, ShardView},
-    topo::TabletAlias,
+    topo::{ShardId, Snapshot, TabletAlias},
 };
 
 /// Evidence that is older tells nothing of what replicates now.
 const EVIDENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Shards with their primary, redundancy, problems and age of evidence.
+/// Shards with their primary, redundancy, problems and age of evidence: ours, those of the other electors, and as declared where nobody
+/// tells.
 pub async fn shards(context: &Context, request: ShardsRequest) -> Result<ShardsResponse, Refusal> {
     let filter = board::filter(context, &request.keyspace, &request.shard).await?;
-    Ok(ShardsResponse { shards: mine(context, &filter), silent: Vec::new() })
+    let mut shards = mine(context, &filter);
+    if request.only_mine {
+        return Ok(ShardsResponse { shards, silent: Vec::new() });
+    }
+    let heard = context.others.shards(&filter).await;
+    let known = shards.iter().map(id).collect();
+    shards.extend(heard.merged(&known, |answer| &answer.shards, id));
+    let me = &context.hands.settings.who;
+    shards.iter_mut().for_each(|shard| shard.mine = shard.elector == *me);
+    let known = shards.iter().map(id).collect();
+    shards.extend(context.senses.declared().map(|snapshot| declared(&snapshot, &filter, &known)).unwrap_or_default());
+    shards.sort_by(|one, other| (&one.keyspace, &one.shard).cmp(&(&other.keyspace, &other.shard)));
+    Ok(ShardsResponse { shards, silent: heard.silent.clone() })
+}
+
+fn id(summary: &ShardSummary) -> ShardId {
+    ShardId { keyspace: summary.keyspace.clone(), shard: summary.shard.clone() }
+}
+
+/// The shards of which nobody tells, as the topology declares them.
+fn declared(snapshot: &Snapshot, filter: &Filter, known: &BTreeSet<ShardId>) -> Vec<ShardSummary> {
+    let untold: BTreeMap<&ShardId, &Shard> = (snapshot.shards.iter())
+        .filter(|(shard, _)| filter.wants(shard) && !known.contains(*shard))
+        .map(|(shard, record)| (shard, &**record))
+        .collect();
+    if untold.is_empty() {
+        return Vec::new();
+    }
+    let mut tablets: BTreeMap<(&str, &str), Vec<&Tablet>> = BTreeMap::new();
+    for tablet in snapshot.cells.values().flat_map(|cell| cell.tablets.values()) {
+        tablets.entry((&tablet.keyspace, &tablet.shard)).or_default().push(tablet);
+    }
+    let summaries = untold.into_iter().map(|(shard, record)| {
+        let tablets = tablets.remove(&(shard.keyspace.as_str(), shard.shard.as_str())).unwrap_or_default();
+        let primary = tablets.iter().find(|tablet| record.primary_alias.is_some() && tablet.alias == record.primary_alias);
+        ShardSummary {
+            keyspace: shard.keyspace.clone(),
+            shard: shard.shard.clone(),
+            state: State::Unknown as i32,
+            primary: record.primary_alias.clone(),
+            primary_hostname: primary.map(|tablet| tablet.hostname.clone()).unwrap_or_default(),
+            tablets: u32::try_from(tablets.len()).unwrap_or(u32::MAX),
+            durability_policy: snapshot
+                .keyspaces
+                .get(&shard.keyspace)
+                .map(|found| found.durability_policy.clone())
+                .unwrap_or_default(),
+            ..ShardSummary::default()
+        }
+    });
+    summaries.collect()
 }
 
 /// Those that this elector looks after.

@@ -1,6 +1,12 @@
 //! Who may come in, and what for: the same two roles at every face.
 
+mod denial;
+mod web;
+
 use std::fmt;
+
+pub use denial::Denial;
+pub use web::{Operator, is_from_another_site, is_from_this_machine, other_site};
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
