@@ -1,8 +1,8 @@
 //! Metrics of who comes in, and of certificates.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
-use super::{InFlight, counter};
+use super::{InFlight, Registry, counter};
 
 /// What the door counts.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod door;
+pub mod events;
 mod grpc;
 mod guarding;
 mod http;
@@ -11,10 +12,12 @@ mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
+use prost_reflect::DescriptorPool;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use door::{Door, Entrance};
+use events::{Alive, EventLog, LogSettings, Printer, webhook::Desk};
 use listen::{Crowd, Gate};
 use reload::Reload;
 
@@ -24,17 +27,19 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     ledger::Clock,
-    metrics::Metrics,
+    metrics::{Metrics, SecurityMetrics},
     mysql::{
         probe::{DirectMysql, DirectProbe},
         tls::MysqlTls,
     },
+    pb,
     peers::{GrpcAsk, Observer, PeerDoor, PeerSettings},
     recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
+    rotating::Rotating,
     sense::SenseSettings,
     tablet::TabletManager,
-    tls::TlsError,
+    tls::{ServerSide, TlsError},
     topo::{ShardId, Topo},
 };
 
@@ -134,6 +139,10 @@ pub struct Server {
     hands: Hands,
     /// What watches and acts by itself.
     pub elector: Elector,
+    /// What happened, as all electors have it.
+    pub events: EventLog,
+    /// Receivers of events.
+    pub webhooks: Desk,
     faces: JoinSet<()>,
 }
 
@@ -154,32 +163,25 @@ impl Server {
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
         let ask = Arc::new(GrpcAsk::new(peers));
-        let told = elector(settings, &parts, grpc, in_force.live, ask.clone(), mysql_tls);
+        let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone(), mysql_tls);
+        let who = told.peers.who.clone();
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
-        let context = calls::Context::new(settings, parts, &elector, ask, in_force.error, limits, stopping.clone())?;
-        guarding::announce(&door, &context.metrics.security);
-        faces.spawn(guarding::run(
-            settings,
-            door.clone(),
-            context.metrics.security.clone(),
-            [tls.0.clone(), tls.1.clone()],
-            closing.clone(),
-        ));
-        let gate = |entrance, listener, tls| Gate {
-            entrance,
-            listener,
-            tls,
-            crowd: Crowd::new(limits.connections, limits.connections_of_address),
-            metrics: Some(context.metrics.security.clone()),
-        };
-        let (grpc_gate, http_gate) = (gate(Entrance::Grpc, grpc_listener, tls.0), gate(Entrance::Http, http_listener, tls.1));
+        let (events, webhooks) = event_log(settings, &parts, &elector, who, &stopping)?;
+        let beside = calls::Beside { ask, events: events.clone(), webhooks: webhooks.clone(), in_force };
+        let security = parts.metrics.security.clone();
+        let context = calls::Context::new(settings, parts, &elector, beside, limits, stopping.clone())?;
+        guarding::announce(&door, &security);
+        let servers = [tls.0.clone(), tls.1.clone()];
+        faces.spawn(guarding::run(settings, door.clone(), security.clone(), servers, closing.clone()));
+        let grpc_gate = gate(Entrance::Grpc, grpc_listener, tls.0, limits, security.clone());
+        let http_gate = gate(Entrance::Http, http_listener, tls.1, limits, security);
         faces.spawn(grpc::serve(grpc_gate, door.clone(), context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
         faces.spawn(http::serve(http_gate, door, context, closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, elector, events, webhooks, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -192,12 +194,48 @@ impl Server {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.elector.stopped(CLOSE_WAIT).await;
+        self.webhooks.stopped(CLOSE_WAIT).await;
+        self.events.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
         ended
     }
+}
+
+/// Starts the log of events and what delivers it. They work beside the elector, and nothing of it waits for them.
+fn event_log(
+    settings: &Settings,
+    parts: &Parts,
+    elector: &Elector,
+    who: String,
+    stop: &CancellationToken,
+) -> Result<(EventLog, Desk), ServeError> {
+    let peers = elector.peers.clone();
+    let alive: Alive = Arc::new(move |who| peers.electors().iter().any(|elector| elector.who == who));
+    let place = LogSettings {
+        kv: parts.hands.topo.global(),
+        ledger_root: settings.ledger_root.clone(),
+        who,
+        clock: Clock::of_this_machine(),
+    };
+    let log = EventLog::start(place, &elector.board, alive, parts.metrics.events.clone(), stop);
+    let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| ServeError::Schema(error.to_string()))?;
+    let webhooks = Desk::start(settings.events.webhook_file.clone(), log.clone(), Printer::new(schema), stop);
+    Ok((log, webhooks))
+}
+
+/// Where clients come in at one of the faces.
+fn gate(
+    entrance: Entrance,
+    listener: TcpListener,
+    tls: Option<Rotating<ServerSide>>,
+    limits: Limits,
+    metrics: SecurityMetrics,
+) -> Gate {
+    let crowd = Crowd::new(limits.connections, limits.connections_of_address);
+    Gate { entrance, listener, tls, crowd, metrics: Some(metrics) }
 }
 
 /// What the elector is told.

@@ -18,7 +18,6 @@ const READERS: [&str; 32] = [
     "/vtctlservice.Vtctld/PingTablet",
     "/vtctlservice.Vtctld/ShardReplicationPositions",
     "/vtctlservice.Vtctld/ValidateShard",
-    "/vtelector.Elector/Commands",
     "/vtelector.Elector/Decisions",
     "/vtelector.Elector/ErrantGtids",
     "/vtelector.Elector/Explain",
@@ -28,6 +27,7 @@ const READERS: [&str; 32] = [
     "/vtelector.Elector/Observe",
     "/vtelector.Elector/Problems",
     "/vtelector.Elector/Shards",
+    "/vtelector.Elector/Tablets",
     "/vtelector.Elector/WatchEvents",
     // A dry run changes nothing; the call itself looks whether it is one.
     "/vtelector.Elector/EmergencyReparent",

@@ -1,11 +1,15 @@
 //! HTTP: what each part of it answers stands in a file of its own; here they are put together.
 
+pub mod api;
+mod events;
 mod guard;
+mod page;
 mod probes;
+mod vtorc;
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, middleware};
+use axum::{Router, body::Body, http::StatusCode, middleware};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -13,6 +17,7 @@ use hyper_util::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tower::{ServiceExt, limit::GlobalConcurrencyLimitLayer};
 
 use self::guard::Guard;
@@ -41,7 +46,12 @@ const HEADER_BYTES_MAX: usize = 32 << 10;
 
 /// Answers until `closing`, then lets open requests end.
 pub fn serve(gate: Gate, door: Arc<Door>, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
-    let routes = Router::new().merge(probes::routes());
+    let routes = Router::new()
+        .merge(probes::routes())
+        .merge(vtorc::routes())
+        .merge(api::routes())
+        .merge(page::routes())
+        .merge(events::routes());
     let guard = Guard { door, metrics: context.metrics.clone() };
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
     let routes = routes.layer(middleware::from_fn_with_state(guard, guard::guard));
@@ -75,4 +85,21 @@ async fn connection(stream: Stream, routes: Router, watcher: Watcher) {
         .serve_connection(TokioIo::new(stream), service);
     // How a connection ends is the client's business.
     let _ = watcher.watch(connection).await;
+}
+
+/// The status that says what a refusal's code says.
+pub fn status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded | Code::Cancelled => StatusCode::GATEWAY_TIMEOUT,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
