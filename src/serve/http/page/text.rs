@@ -90,7 +90,10 @@ mod tests {
     #[test]
     fn markup_stays_text_and_hidden_characters_are_seen() {
         assert_eq!(escaped(r#"<script>"a"&'b'"#), "&lt;script&gt;&#34;a&#34;&amp;&#39;b&#39;");
-        assert_eq!(escaped("db\u{202e}gpj.\0\u{200b}"), "db\u{27e8}U+202E\u{27e9}gpj.\u{27e8}U+0000\u{27e9}\u{27e8}U+200B\u{27e9}");
+        assert_eq!(
+            escaped("db\u{202e}gpj.\0\u{200b}"),
+            "db\u{27e8}U+202E\u{27e9}gpj.\u{27e8}U+0000\u{27e9}\u{27e8}U+200B\u{27e9}"
+        );
         assert_eq!(escaped("größer\nals"), "größer\nals");
     }
 

@@ -1,0 +1,1 @@
+//! Rendering, held against hostile words in every field.
