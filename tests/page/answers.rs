@@ -9,7 +9,8 @@ use crate::world::{Answer, World};
 
 fn headers(answer: &Answer) {
     let policy = answer.header("content-security-policy");
-    for wanted in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'self'"] {
+    for wanted in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'self'"]
+    {
         assert!(policy.contains(wanted), "{policy}");
     }
     assert!(!policy.contains("unsafe"));

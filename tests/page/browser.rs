@@ -13,6 +13,8 @@ use vtelector::sandbox::{TempFolder, eventually};
 
 /// A browser that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How often the page is looked at while something is waited for.
+const TICK: Duration = Duration::from_millis(100);
 /// Screenshots are made and kept with this variable.
 pub const SCREENSHOTS: &str = "SCREENSHOTS";
 /// What every page is held against.
@@ -140,7 +142,7 @@ impl Browser {
 
     /// The words of the page, as a person sees them.
     pub async fn words(&mut self) -> String {
-        self.eval("document.body.innerText").await.as_str().unwrap().to_owned()
+        self.eval("document.body?.innerText ?? ''").await.as_str().unwrap().to_owned()
     }
 
     /// Waits until the page shows these words.
@@ -149,10 +151,20 @@ impl Browser {
             if self.words().await.contains(words) {
                 return;
             }
-            // The page's own clock: nothing else happens here meanwhile.
-            self.eval("new Promise((done) => setTimeout(done, 100))").await;
+            tokio::time::sleep(TICK).await;
         }
         panic!("{words:?} is not in {}", self.words().await);
+    }
+
+    /// Waits until an expression is true in the page.
+    pub async fn until_true(&mut self, expression: &str) {
+        for _ in 0..600 {
+            if self.eval(expression).await == json!(true) {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        panic!("never true: {expression}; the page says {}", self.words().await);
     }
 
     pub async fn press(&mut self, key: &str) {
@@ -164,7 +176,8 @@ impl Browser {
         let text = if key == "Enter" { "\r" } else { "" };
         let down = json!({"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
         self.call("Input.dispatchKeyEvent", down).await;
-        self.call("Input.dispatchKeyEvent", json!({"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code})).await;
+        self.call("Input.dispatchKeyEvent", json!({"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code}))
+            .await;
     }
 
     /// A window of that width, light or dark.
@@ -183,7 +196,12 @@ impl Browser {
                 self.window(width, height, dark).await;
                 let wrong = self.eval(CHECKS).await;
                 assert_eq!(wrong, json!([]), "{name} at {width} px, dark: {dark}");
-                self.keep(&format!("{name}-{}{}", if width < 600 { "phone" } else { "desktop" }, if dark { "-dark" } else { "" })).await;
+                self.keep(&format!(
+                    "{name}-{}{}",
+                    if width < 600 { "phone" } else { "desktop" },
+                    if dark { "-dark" } else { "" }
+                ))
+                .await;
             }
         }
         self.window(1280, 900, false).await;

@@ -37,7 +37,15 @@ async fn what_others_have_written_stays_text() {
     world.until("/shards/fleet/s00001", "zone1-0000000777").await;
     let mut browser = Browser::start().await;
     let search = "/?text=%22%3E%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E";
-    for path in ["/", "/shards/fleet/s00001", "/maintenance", "/recoveries", "/errant", search, "/%3Cscript%3Ewindow.pwned=1%3C/script%3E"] {
+    for path in [
+        "/",
+        "/shards/fleet/s00001",
+        "/maintenance",
+        "/recoveries",
+        "/errant",
+        search,
+        "/%3Cscript%3Ewindow.pwned=1%3C/script%3E",
+    ] {
         browser.open(&world.url(path)).await;
         browser.check("hostile").await;
         assert_eq!(browser.eval("[typeof window.pwned, document.images.length]").await, json!(["undefined", 0]), "{path}");

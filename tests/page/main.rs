@@ -20,7 +20,7 @@ mod measure;
 #[path = "../fleet/shard.rs"]
 #[allow(dead_code, reason = "shared with the measurement of a fleet")]
 mod shard;
-mod without_script;
 #[path = "../fleet/wire.rs"]
 mod wire;
+mod without_script;
 mod world;

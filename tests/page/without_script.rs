@@ -48,7 +48,11 @@ async fn a_browser_without_scripts_can_do_everything() {
     browser.check("switched-off").await;
 
     browser.open(&world.url("/shards/fleet/s00000/reparent?new_primary=zone1-102&mode=graceful")).await;
-    assert!(browser.words().await.contains("Move the primary from zone1-0000000100 to zone1-0000000102?"), "{}", browser.words().await);
+    assert!(
+        browser.words().await.contains("Move the primary from zone1-0000000100 to zone1-0000000102?"),
+        "{}",
+        browser.words().await
+    );
     browser.check("preview").await;
     send(&mut browser, "Move the primary").await;
     assert!(browser.words().await.contains("zone1-0000000102 is primary now."), "{}", browser.words().await);

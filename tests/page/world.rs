@@ -123,7 +123,8 @@ impl World {
 }
 
 fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
-    let (name, alias) = (format!("s{number:05}"), TabletAlias { cell: CELL.to_owned(), uid: 1_000_000 + (number * TABLETS) as u32 });
+    let (name, alias) =
+        (format!("s{number:05}"), TabletAlias { cell: CELL.to_owned(), uid: 1_000_000 + (number * TABLETS) as u32 });
     let record = Shard { primary_alias: Some((&alias).into()), is_primary_serving: true, ..Shard::default() };
     let tablet = Tablet {
         alias: Some((&alias).into()),

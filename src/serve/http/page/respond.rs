@@ -88,9 +88,14 @@ impl<'a> Frame<'a> {
         Self { before, after, ..self }
     }
 
+    /// The frame around a page.
+    pub fn rendered(self, body: String) -> askama::Result<String> {
+        Self { body, ..self }.render()
+    }
+
     /// The page itself.
     pub fn answer(self, status: StatusCode, body: askama::Result<String>) -> Response {
-        match body.and_then(|body| Self { body, ..self }.render()) {
+        match body.and_then(|body| self.rendered(body)) {
             Ok(page) => html(status, page),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be made: {error}\n")),
         }

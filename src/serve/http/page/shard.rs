@@ -115,7 +115,7 @@ fn headline(told: &ExplainResponse, summary: &ShardSummary, now: SystemTime) -> 
         redundancy: format!("{} of {}", summary.replicating, summary.replicas),
         is_short: summary.replicating < summary.replicas,
         policy: if summary.durability_policy.is_empty() { "none".into() } else { text::name(&summary.durability_policy).into() },
-        age: summary.evidence_age_ms.map_or_else(|| "never heard".to_owned(), words::age),
+        age: words::evidence(summary.evidence_age_ms),
         elector: if summary.elector.is_empty() { "nobody".into() } else { text::name(&summary.elector).into() },
         in_maintenance: summary.in_maintenance,
     }
