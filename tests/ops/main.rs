@@ -5,6 +5,7 @@
 mod bounds;
 mod documents;
 mod metrics;
+mod rules;
 
 use std::path::{Path, PathBuf};
 
