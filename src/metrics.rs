@@ -1,6 +1,7 @@
 //! Every metric in one place: its name, its labels, and what an operator reads from it.
 
 mod errant;
+mod events;
 mod ledger;
 mod locks;
 mod peers;
@@ -12,6 +13,7 @@ mod shards;
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
+pub use events::EventMetrics;
 pub use ledger::LedgerMetrics;
 pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
@@ -52,6 +54,8 @@ pub struct Metrics {
     settings_error: IntGauge,
     /// Errant GTIDs.
     pub errant: ErrantMetrics,
+    /// The log of events and its receivers.
+    pub events: EventMetrics,
     /// Shard locks.
     pub locks: LockMetrics,
     /// What all electors remember.
@@ -151,6 +155,7 @@ impl Metrics {
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
             ledger: LedgerMetrics::new(&registry)?,
+            events: EventMetrics::new(&registry)?,
             locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
@@ -231,8 +236,13 @@ impl Metrics {
     }
 
     /// Everything that is exported, by name, also what has no sample yet.
-    pub fn families(&self) -> Vec<Family> {
+    pub fn listed(&self) -> Vec<Family> {
         self.registry.families()
+    }
+
+    /// Everything as it stands now.
+    pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
     }
 
     /// The page that Prometheus reads.

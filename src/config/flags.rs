@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
+use super::{ElectorArgs, EventArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -116,6 +116,9 @@ pub struct ServeArgs {
     /// What the elector does by itself.
     #[command(flatten)]
     pub elector: ElectorArgs,
+    /// Who is told of events.
+    #[command(flatten)]
+    pub events: EventArgs,
     /// Limits of anti-flapping.
     #[command(flatten)]
     pub flap: FlapArgs,

@@ -3,6 +3,7 @@
 mod argv;
 mod duration;
 mod elector;
+mod events;
 mod flags;
 mod flap;
 mod foreign;
@@ -20,6 +21,7 @@ use std::{
 pub use argv::{Normalized, normalize};
 pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
+pub use events::EventArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use flap::FlapArgs;
 pub use layers::{LIVE, Layers};
@@ -132,6 +134,8 @@ pub struct Settings {
     pub durability_extra: BTreeMap<String, Extra>,
     /// What the elector does by itself.
     pub elector: ElectorArgs,
+    /// Who is told of events, and where traces go.
+    pub events: EventArgs,
     /// Limits of the diagnosis.
     pub rules: Rules,
     /// Root of our journal in the global etcd.
@@ -197,6 +201,7 @@ impl TryFrom<&ServeArgs> for Settings {
             watched: watched(args)?,
             rules: args.elector.rules()?,
             elector: args.elector.clone(),
+            events: events(&args.events)?,
             durability_extra: durability_extra(&args.durability_extra)?,
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
@@ -235,6 +240,24 @@ impl TryFrom<&TopoArgs> for TopoSettings {
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
         })
     }
+}
+
+/// A collector that this binary cannot talk to is a mistake: traces that nobody makes are missed only when they are needed.
+fn events(args: &EventArgs) -> Result<EventArgs, ConfigError> {
+    let named = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+    if let Some(endpoint) = named {
+        let wrong = |problem: &str, remedy: &str| ConfigError::new("otlp-endpoint", endpoint, problem, remedy);
+        if !cfg!(feature = "otlp") {
+            return Err(wrong("this binary was built without traces", "build it with --features otlp, or leave the flag out"));
+        }
+        let uri = endpoint.parse::<http::Uri>().ok();
+        let is_url = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+        if !is_url {
+            return Err(wrong("no address of a collector", "write http://HOST:4317"));
+        }
+    }
+    let webhook_file = args.webhook_file.clone().filter(|file| *file != Path::new(""));
+    Ok(EventArgs { webhook_file, otlp_endpoint: named.map(str::to_owned) })
 }
 
 /// `KEYSPACE=acks:2,cells:2`, each keyspace once.

@@ -65,6 +65,7 @@ questions! {
     ProblemsRequest => problems -> ProblemsResponse;
     DecisionsRequest => decisions -> DecisionsResponse;
     ErrantGtidsRequest => errant_gtids -> ErrantGtidsResponse;
+    TabletsRequest => tablets -> TabletsResponse;
     ExplainRequest => explain -> ExplainResponse;
 }
 

@@ -179,6 +179,11 @@ impl Board {
         shards.iter().filter(|(shard, _)| filter.wants(shard)).map(|(shard, entry)| (shard.clone(), entry.clone())).collect()
     }
 
+    /// What is wrong now, of every shard, also of those in which nothing is.
+    pub fn problems(&self) -> BTreeMap<ShardId, Vec<OpenProblem>> {
+        self.lock().iter().map(|(shard, entry)| (shard.clone(), entry.problems.clone())).collect()
+    }
+
     /// Everything that happens from now on. A reader that falls too far behind is told so ([`broadcast::error::RecvError::Lagged`]).
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()

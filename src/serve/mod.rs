@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod door;
+pub mod events;
 mod grpc;
 mod http;
 pub(crate) mod listen;
@@ -10,9 +11,11 @@ mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use prost_reflect::DescriptorPool;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use events::{Alive, EventLog, LogSettings, Printer, webhook::Desk};
 use reload::Reload;
 
 pub use calls::Limits;
@@ -23,6 +26,7 @@ use crate::{
     ledger::Clock,
     metrics::Metrics,
     mysql::probe::{DirectMysql, DirectProbe},
+    pb,
     peers::{GrpcAsk, Observer, PeerSettings},
     recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
@@ -116,6 +120,10 @@ pub struct Server {
     hands: Hands,
     /// What watches and acts by itself.
     pub elector: Elector,
+    /// What happened, as all electors have it.
+    pub events: EventLog,
+    /// Receivers of events.
+    pub webhooks: Desk,
     faces: JoinSet<()>,
 }
 
@@ -130,16 +138,19 @@ impl Server {
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
         let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
-        let told = elector(settings, &parts, grpc, in_force.live, ask.clone());
+        let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone());
+        let who = told.peers.who.clone();
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
-        let context = calls::Context::new(settings, parts, &elector, ask, in_force.error, limits, stopping.clone())?;
+        let (events, webhooks) = event_log(settings, &parts, &elector, who, &stopping)?;
+        let beside = calls::Beside { ask, events: events.clone(), webhooks: webhooks.clone(), in_force };
+        let context = calls::Context::new(settings, parts, &elector, beside, limits, stopping.clone())?;
         faces.spawn(grpc::serve(grpc_listener, tls, context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
         faces.spawn(http::serve(http_listener, context, closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, elector, faces })
+        Ok(Self { grpc, http, stopping, closing, hands, elector, events, webhooks, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -152,12 +163,36 @@ impl Server {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.elector.stopped(CLOSE_WAIT).await;
+        self.webhooks.stopped(CLOSE_WAIT).await;
+        self.events.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;
         self.closing.cancel();
         // A client that keeps its connection open must not keep the process.
         let _ = tokio::time::timeout(CLOSE_WAIT, async { while self.faces.join_next().await.is_some() {} }).await;
         ended
     }
+}
+
+/// Starts the log of events and what delivers it. They work beside the elector, and nothing of it waits for them.
+fn event_log(
+    settings: &Settings,
+    parts: &Parts,
+    elector: &Elector,
+    who: String,
+    stop: &CancellationToken,
+) -> Result<(EventLog, Desk), ServeError> {
+    let peers = elector.peers.clone();
+    let alive: Alive = Arc::new(move |who| peers.electors().iter().any(|elector| elector.who == who));
+    let place = LogSettings {
+        kv: parts.hands.topo.global(),
+        ledger_root: settings.ledger_root.clone(),
+        who,
+        clock: Clock::of_this_machine(),
+    };
+    let log = EventLog::start(place, &elector.board, alive, parts.metrics.events.clone(), stop);
+    let schema = DescriptorPool::decode(pb::DESCRIPTORS).map_err(|error| ServeError::Schema(error.to_string()))?;
+    let webhooks = Desk::start(settings.events.webhook_file.clone(), log.clone(), Printer::new(schema), stop);
+    Ok((log, webhooks))
 }
 
 /// What the elector is told.

@@ -111,7 +111,21 @@ fn every_alert_tells_what_a_person_needs_at_night() {
 
 /// Words of PromQL that are no names.
 const WORDS: [&str; 15] = [
-    "by", "without", "on", "ignoring", "group_left", "group_right", "and", "or", "unless", "offset", "bool", "inf", "nan", "start", "end",
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "offset",
+    "bool",
+    "inf",
+    "nan",
+    "start",
+    "end",
 ];
 /// What Prometheus itself knows.
 const FOREIGN: [&str; 3] = ["up", "ALERTS", "ALERTS_FOR_STATE"];
@@ -147,7 +161,9 @@ fn names(expr: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 }
             }
             c if c.is_alphabetic() || c == '_' || c == ':' || c == '$' => {
-                let end = (at..bytes.len()).find(|i| !(bytes[*i].is_alphanumeric() || "_:$".contains(bytes[*i]))).unwrap_or(bytes.len());
+                let end = (at..bytes.len())
+                    .find(|i| !(bytes[*i].is_alphanumeric() || "_:$".contains(bytes[*i])))
+                    .unwrap_or(bytes.len());
                 let word: String = bytes[at..end].iter().collect();
                 let next = bytes[end..].iter().find(|c| !c.is_whitespace());
                 if in_braces || in_list {
@@ -227,7 +243,11 @@ fn every_panel_is_about_what_is_exported() {
         .iter()
         .enumerate()
         .map(|(number, (_, expr))| {
-            let expr = expr.replace("$__rate_interval", "1m").replace("$__range", "1h").replace("$instance", ".*").replace("$keyspace", ".*");
+            let expr = expr
+                .replace("$__rate_interval", "1m")
+                .replace("$__range", "1h")
+                .replace("$instance", ".*")
+                .replace("$keyspace", ".*");
             serde_json::json!({"record": format!("panel:{number}"), "expr": expr})
         })
         .collect();
@@ -254,7 +274,11 @@ fn the_dashboard_can_be_imported() {
         }
         if panel["type"] != "row" {
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
-            assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{} says not what it means", panel["title"]);
+            assert!(
+                panel["description"].as_str().is_some_and(|text| !text.is_empty()),
+                "{} says not what it means",
+                panel["title"]
+            );
         }
     }
     let rows = board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "row");

@@ -251,7 +251,7 @@ async fn what_cannot_be_is_refused_with_the_field_and_changes_nothing() {
     refused(client.acknowledge(acknowledge("commerce", "80-")).await, Code::NotFound, &["80-"]);
     let end = EndMaintenanceRequest { id: "../recoveries-disabled".to_owned() };
     refused(client.end_maintenance(end).await, Code::InvalidArgument, &["id"]);
-    let nowhere = WatchEventsRequest { keyspace: "nowhere".to_owned(), shard: String::new() };
+    let nowhere = WatchEventsRequest { keyspace: "nowhere".to_owned(), ..WatchEventsRequest::default() };
     refused(client.watch_events(nowhere).await, Code::NotFound, &["nowhere"]);
     let kept = world.etcd.kv().list_keys("/vtelector/ledger/").await.unwrap();
     assert!(kept.entries.is_empty(), "{kept:?}");

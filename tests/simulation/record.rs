@@ -181,13 +181,13 @@ async fn flapping(world: Arc<World>) -> Verdict {
     Ok(())
 }
 
-/// The first of three electors reaches no tablet for ten minutes; etcd it does reach.
+/// The first of three electors reaches no tablet for four minutes; etcd it does reach.
 async fn blind(world: Arc<World>) -> Verdict {
     let mut recorder = begin(&world).await;
     recorder.minutes(5).await;
     let hosts = 0..world.shape.tablets;
     hosts.clone().for_each(|host| world.lock().net.cut(Node::Elector(0), Node::Host(host)));
-    recorder.minutes(10).await;
+    recorder.minutes(4).await;
     hosts.for_each(|host| world.lock().net.heal(Node::Elector(0), Node::Host(host)));
     recorder.minutes(5).await;
     recorder.write("blind");
@@ -198,7 +198,7 @@ async fn etcd_lost(world: Arc<World>) -> Verdict {
     let mut recorder = begin(&world).await;
     recorder.minutes(5).await;
     world.lock().etcd_up = false;
-    recorder.minutes(10).await;
+    recorder.minutes(6).await;
     world.lock().etcd_up = true;
     recorder.minutes(5).await;
     recorder.write("etcd_lost");

@@ -102,7 +102,7 @@ pub enum ClientCommand {
     Status(With<Nothing>),
     /// Show what happens as it happens, until Ctrl-C
     #[command(alias = "WatchEvents")]
-    Events(With<operate::ShardsArg>),
+    Events(With<operate::EventsArg>),
     /// Make a tablet the first primary of a shard that never had one
     #[command(alias = "InitShardPrimary")]
     InitShardPrimary(With<InitPrimary>),

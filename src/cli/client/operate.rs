@@ -26,6 +26,17 @@ pub struct ShardsArg {
     pub scope: Option<ShardScope>,
 }
 
+/// Which events.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArg {
+    #[command(flatten)]
+    shards: ShardsArg,
+    /// Those of all electors, numbered, that came after this one, and then what happens; 0 = from the oldest in the log on. Without it,
+    /// what this elector sees from now on
+    #[arg(long, value_name = "SEQUENCE")]
+    after: Option<u64>,
+}
+
 /// Which finished recoveries.
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArg {
@@ -253,16 +264,17 @@ fn found(is_finding: bool, answer: Answer) -> Answer {
 /// Hands on one event after the other, in words or as JSON in one line, until the server ends them or nobody takes them.
 pub async fn events(
     connection: &Connection,
-    own: ShardsArg,
+    own: EventsArg,
     mut tell: impl FnMut(String) -> std::io::Result<()>,
 ) -> Result<(), ClientError> {
-    let (keyspace, shard) = names(own.scope);
+    let (keyspace, shard) = names(own.shards.scope);
+    let asked = WatchEventsRequest { keyspace, shard, after_sequence: own.after };
     let limit = connection.timeout.0;
     let begin = async {
         let channel = super::connect(connection).await?;
         let mut client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         // No deadline is sent: it would end the events as well.
-        client.watch_events(Request::new(WatchEventsRequest { keyspace, shard })).await.map_err(|status| match unserved(status) {
+        client.watch_events(Request::new(asked)).await.map_err(|status| match unserved(status) {
             ClientError::Refused(status) => super::told(connection, status),
             other => other,
         })

@@ -169,8 +169,10 @@ pub fn event(event: &Event) -> String {
             format!("recovery: {} of {} {} after {took}{to}{why}", recovery.kind, recovery.code, recovery.outcome)
         }
         Some(What::LeftAlone(LeftAlone {})) => "no longer looked after by this elector".to_owned(),
+        Some(What::Dropped(EventsDropped {})) => "events up to this one are no longer in the log".to_owned(),
     };
-    let line = format!("{}  {}  {what}", time(event.at.as_ref()), shard_name(&event.keyspace, &event.shard));
+    let number = if event.sequence == 0 { String::new() } else { format!("{}  ", event.sequence) };
+    let line = format!("{number}{}  {}  {what}", time(event.at.as_ref()), shard_name(&event.keyspace, &event.shard));
     // What a server says must not move the reader's cursor.
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

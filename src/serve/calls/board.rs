@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::{Context, input, ledger, refusal::Refusal};
+use super::{Context, events, input, ledger, refusal::Refusal};
 use crate::{
     diagnose::{Priority, Problem},
     pb::{
@@ -73,14 +73,23 @@ pub async fn decisions(context: &Context, request: DecisionsRequest) -> Result<D
     Ok(DecisionsResponse { decisions: decisions.collect(), shards: entries.len() as u64 })
 }
 
-/// What happens from now on, until the server stops, the reader leaves, or it falls too far behind.
+/// What happens, until the server stops, the reader leaves, or it is too slow: from the log where a number was given, else from the board.
 pub async fn watch_events(context: &Context, request: WatchEventsRequest) -> Result<Events, Refusal> {
+    if let Some(sequence) = request.after_sequence {
+        let from = events::From::After(sequence);
+        return Ok(events::as_statuses(events::read(context, &request.keyspace, &request.shard, from).await?));
+    }
     let filter = filter(context, &request.keyspace, &request.shard).await?;
-    let permit = context.watchers.clone().try_acquire_owned().map_err(|_| {
-        Refusal::new(Code::ResourceExhausted, format!("{WATCHERS_MAX} readers of events are served already; end one of them"))
-    })?;
+    let permit = permit(context)?;
     let reader = Reader { events: context.board.events(), filter, stopping: context.stopping.clone(), _permit: permit };
     Ok(Box::pin(stream::unfold(Some(reader), async |reader| reader?.next().await)))
+}
+
+/// Room for one more reader of events, for as long as it reads.
+pub fn permit(context: &Context) -> Result<OwnedSemaphorePermit, Refusal> {
+    context.watchers.clone().try_acquire_owned().map_err(|_| {
+        Refusal::new(Code::ResourceExhausted, format!("{WATCHERS_MAX} readers of events are served already; end one of them"))
+    })
 }
 
 struct Reader {
@@ -99,7 +108,7 @@ impl Reader {
                 () = self.stopping.cancelled() => return Some((Err(Status::unavailable("the elector stops; watch another one")), None)),
             };
             match next {
-                Ok(found) if self.filter.wants(&found.shard) => return Some((Ok(event(&found)), Some(self))),
+                Ok(found) if self.filter.wants(&found.shard) => return Some((Ok(tell(&found)), Some(self))),
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
                     let message = format!(
@@ -179,7 +188,8 @@ pub fn blocked(blocked: &Blocked) -> pb::Blocked {
     pb::Blocked { by: blocked.by.clone(), reason: blocked.reason.clone(), until: blocked.until.map(time) }
 }
 
-fn event(event: &Event) -> pb::Event {
+/// The event as a message, without a number: that is the log's to give.
+pub fn tell(event: &Event) -> pb::Event {
     let what = match &event.what {
         Happened::Opened(opened) => What::Opened(problem(&event.shard, opened, Some(event.at))),
         Happened::Closed(closed) => What::Closed(problem(&event.shard, closed, None)),
@@ -188,5 +198,5 @@ fn event(event: &Event) -> pb::Event {
         Happened::LeftAlone => What::LeftAlone(LeftAlone {}),
     };
     let ShardId { keyspace, shard } = event.shard.clone();
-    pb::Event { at: Some(time(event.at)), keyspace, shard, what: Some(what) }
+    pb::Event { at: Some(time(event.at)), keyspace, shard, what: Some(what), ..pb::Event::default() }
 }

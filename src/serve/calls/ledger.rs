@@ -152,6 +152,9 @@ pub async fn get_status(context: &Context, _: GetStatusRequest) -> Result<GetSta
         blocked: blocked.collect(),
         maintenance: windows(context, &state),
         electors: electors(context),
+        event_log: Some(context.events.status()),
+        webhooks: context.webhooks.status(),
+        webhooks_error: context.webhooks.error().unwrap_or_default(),
         garbage: state.garbage().iter().map(|(key, why)| Garbage { key: key.clone(), reason: why.clone() }).collect(),
     })
 }

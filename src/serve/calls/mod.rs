@@ -4,6 +4,7 @@ pub mod board;
 pub mod cells;
 pub mod elector;
 pub mod errant;
+pub mod events;
 pub mod explain;
 mod input;
 pub mod keyspaces;
@@ -12,22 +13,29 @@ pub mod observe;
 mod others;
 pub mod overview;
 pub mod path;
-mod refusal;
+pub mod refusal;
 pub mod reparent;
 pub mod replication;
 pub mod shards;
+pub mod states;
 pub mod tablets;
 pub mod validate;
 mod wish;
 
-use std::{future::Future, sync::Arc, time::Duration};
+pub use refusal::Refusal;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Parts, Readiness, ServeError};
+use super::{
+    Parts, Readiness, ServeError,
+    events::{EventLog, webhook::Desk},
+    reload::InForce,
+};
 use crate::{
     config::Settings,
     ledger::Ledger,
@@ -38,7 +46,7 @@ use crate::{
     reparent::Hands,
     sense::Senses,
     tablet::{Call, TabletManager},
-    topo::Topo,
+    topo::{Snapshot, Topo},
 };
 
 /// Records that one call reads, or tablets that it asks, at the same time.
@@ -69,6 +77,18 @@ impl Default for Limits {
     }
 }
 
+/// What works beside the elector.
+pub struct Beside {
+    /// How the other electors are asked.
+    pub ask: Arc<GrpcAsk>,
+    /// The log of events.
+    pub events: EventLog,
+    /// What delivers them.
+    pub webhooks: Desk,
+    /// The settings in force.
+    pub in_force: InForce,
+}
+
 /// What every call works with.
 pub struct Context {
     /// The topology.
@@ -83,6 +103,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
+    /// `--instance-poll-time`.
+    pub instance_poll_time: Duration,
     wait_replicas_timeout: Duration,
     /// Requests that are answered at the same time.
     pub requests_max: usize,
@@ -97,7 +119,14 @@ pub struct Context {
     live: watch::Receiver<Arc<Live>>,
     ready: Readiness,
     settings_error: watch::Receiver<Option<String>>,
+    effective: watch::Receiver<Arc<BTreeMap<String, String>>>,
     watchers: Arc<Semaphore>,
+    /// What happened, of all electors.
+    pub events: EventLog,
+    /// Receivers of events.
+    pub webhooks: Desk,
+    /// Owns what feeds readers of events; each ends with its reader, or with `stopping`.
+    pub tasks: TaskTracker,
 }
 
 impl Context {
@@ -106,8 +135,7 @@ impl Context {
         settings: &Settings,
         parts: Parts,
         elector: &Elector,
-        ask: Arc<GrpcAsk>,
-        settings_error: watch::Receiver<Option<String>>,
+        beside: Beside,
         limits: Limits,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, ServeError> {
@@ -119,11 +147,12 @@ impl Context {
             hands: parts.hands,
             senses: elector.senses.clone(),
             peers: elector.peers.clone(),
-            others: others::Others::new(ask, elector.peers.clone()),
+            others: others::Others::new(beside.ask, elector.peers.clone()),
             observer: parts.observer,
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
+            instance_poll_time: settings.instance_poll_time,
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
             reparents_max: limits.reparents,
@@ -133,14 +162,38 @@ impl Context {
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
             ready: super::readiness(elector),
-            settings_error,
+            settings_error: beside.in_force.error,
+            effective: beside.in_force.effective,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
+            events: beside.events,
+            webhooks: beside.webhooks,
+            tasks: TaskTracker::new(),
         }))
     }
 
     /// Why this process is not ready to decide anything by itself; `None` = it is.
     pub fn not_ready(&self) -> Option<String> {
         (self.ready)()
+    }
+
+    /// This elector, for a person.
+    pub fn who(&self) -> &str {
+        &self.hands.settings.who
+    }
+
+    /// `--reasonable-replication-lag`, as it is now.
+    pub fn reasonable_lag(&self) -> Duration {
+        self.live.borrow().rules.reasonable_replication_lag
+    }
+
+    /// Everything that the topology declares; `None` before it was read.
+    pub fn declared(&self) -> Option<Arc<Snapshot>> {
+        self.senses.declared()
+    }
+
+    /// The value of every flag that is in force, by name; empty where the settings came from no command line.
+    pub fn effective(&self) -> Arc<BTreeMap<String, String>> {
+        self.effective.borrow().clone()
     }
 
     /// The limits of one call to a tablet.
