@@ -154,8 +154,8 @@ impl Metrics {
             )?,
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
-            ledger: LedgerMetrics::new(&registry)?,
             events: EventMetrics::new(&registry)?,
+            ledger: LedgerMetrics::new(&registry)?,
             locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
@@ -228,6 +228,11 @@ impl Metrics {
         InFlight::enter(&self.grpc_in_flight)
     }
 
+    /// Everything as it stands now.
+    pub fn gathered(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// A shard is looked after no more: its series end.
     pub fn end_of(&self, shard: &ShardId) {
         self.planned.end(shard);
@@ -236,13 +241,8 @@ impl Metrics {
     }
 
     /// Everything that is exported, by name, also what has no sample yet.
-    pub fn listed(&self) -> Vec<Family> {
+    pub fn families(&self) -> Vec<Family> {
         self.registry.families()
-    }
-
-    /// Everything as it stands now.
-    pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
-        self.registry.gather()
     }
 
     /// The page that Prometheus reads.

@@ -11,7 +11,7 @@ use super::documents::{generated, table};
 
 /// Everything that is exported.
 pub fn families() -> Vec<Family> {
-    Metrics::new().unwrap().listed()
+    Metrics::new().unwrap().families()
 }
 
 fn rows(wanted: impl Fn(&Family) -> bool) -> String {
@@ -41,7 +41,7 @@ fn what_is_listed_is_what_is_gathered() {
     metrics.grpc_request("GetShard", "OK", Duration::from_millis(3));
     metrics.reparent_step(Operation::Emergency, Step::Demote, Duration::from_millis(3));
     let listed: BTreeSet<(String, String)> =
-        metrics.listed().into_iter().map(|family| (family.name, family.kind.to_owned())).collect();
+        metrics.families().into_iter().map(|family| (family.name, family.kind.to_owned())).collect();
     let page = metrics.page().unwrap();
     let typed = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let gathered: BTreeSet<(String, String)> = typed.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
