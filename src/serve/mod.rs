@@ -19,6 +19,7 @@ use events::{Alive, EventLog, LogSettings, Printer, webhook::Desk};
 use reload::Reload;
 
 pub use calls::Limits;
+pub use http::api::document as openapi;
 pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
