@@ -64,13 +64,13 @@ async fn a_reparent_of_a_shard_that_does_not_exist_is_nowhere_counted_and_a_mist
     };
     refused(world.client.planned_reparent_shard(planned("9")).await, Code::NotFound, &["commerce/9"]);
     refused(world.client.planned_reparent_shard(planned("")).await, Code::InvalidArgument, &["shard is required"]);
-    assert!(!world.metrics().await.contains("vtelector_planned_reparent_total"));
+    assert!(!world.metrics().await.contains("vtorc_planned_reparent_counts"));
 
     let mut slash = alias("zone1-1");
     slash.cell = "a/b".to_owned();
     let mistaken = PlannedReparentShardRequest { new_primary: Some(slash), ..planned("0") };
     refused(world.client.planned_reparent_shard(mistaken).await, Code::InvalidArgument, &["new_primary", "a/b"]);
-    let line = r#"vtelector_planned_reparent_total{keyspace="commerce",result="failure",shard="0"} 1"#;
+    let line = r#"vtorc_planned_reparent_counts{keyspace="commerce",result="failure",shard="0"} 1"#;
     assert!(world.metrics().await.contains(line));
 }
 
@@ -91,7 +91,7 @@ async fn a_method_that_is_not_served_says_what_to_use() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_or_one_too_many_is_refused() {
-    let mut world = World::with_limits(Limits { requests: 1, reparents: 0 }).await;
+    let mut world = World::with_limits(Limits { requests: 1, reparents: 0, ..Limits::default() }).await;
     let huge = GetKeyspaceRequest { keyspace: "x".repeat(17 << 20) };
     let status = world.client.get_keyspace(huge).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");

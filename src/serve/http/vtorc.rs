@@ -227,7 +227,7 @@ async fn status(State(face): State<Face>) -> Response {
 }
 
 async fn vars(State(face): State<Face>) -> Response {
-    let vars: BTreeMap<String, serde_json::Value> = vars::vars(&face.context.metrics.families());
+    let vars: BTreeMap<String, serde_json::Value> = vars::vars(&face.context.metrics.gathered());
     json(&vars)
 }
 

@@ -77,7 +77,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.sense.asked(std::time::Duration::from_millis(5), false);
         metrics.errant.set("ks", "0", "zone1-0000000101", Some(3), false);
-        let vars = vars(&metrics.families());
+        let vars = vars(&metrics.gathered());
         assert_eq!(vars["DiscoveriesAttempt"], json!(1));
         assert_eq!(vars["CurrentErrantGTIDCount"], json!({"zone1-0000000101": 3}));
         assert_eq!(vars["DiscoveryInstanceTimings"]["Histograms"]["Instance"], json!({"Count": 1, "Time": 5_000_000}));
