@@ -100,6 +100,7 @@ async fn commands_from_elsewhere_are_refused_in_this_apis_shape() {
         refused(&answer, 403, "PERMISSION_DENIED", "", header.0);
     }
     assert!(scene.world.server.elector.ledger.state().recoveries_disabled().is_none());
-    let answer = http::raw(address, "GET /api/v1/shards HTTP/1.1\r\nHost: localhost\r\nHost: other\r\nConnection: close\r\n\r\n").await;
+    let answer =
+        http::raw(address, "GET /api/v1/shards HTTP/1.1\r\nHost: localhost\r\nHost: other\r\nConnection: close\r\n\r\n").await;
     assert!(answer.status == 200 || answer.status == 400, "{answer:?}");
 }

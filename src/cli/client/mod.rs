@@ -4,6 +4,8 @@ mod args;
 mod call;
 mod decision;
 mod elector;
+mod explained;
+mod inspect;
 mod operate;
 mod report;
 mod show;
@@ -79,6 +81,12 @@ pub enum ClientCommand {
     /// List the transactions that a tablet has and its shard does not
     #[command(alias = "ErrantGtids")]
     ErrantGtids(With<ErrantArg>),
+    /// List shards with their primary, redundancy, problems and the age of the evidence. Exit code 1 when one is not well
+    #[command(alias = "Shards")]
+    Shards(With<operate::ShardsArg>),
+    /// Say everything about one shard: declared and seen, wrong, decided, done, and what stands in the way. Exit code 1 when anything is wrong
+    #[command(alias = "Explain")]
+    Explain(With<inspect::ExplainArg>),
     /// List what is wrong, and what is done about it. Exit code 1 when anything is
     #[command(alias = "Problems")]
     Problems(With<operate::ShardsArg>),
