@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod doctor;
 mod electors;
 #[path = "../topo_etcd/server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the topology")]

@@ -122,7 +122,7 @@ async fn filters_are_vtorcs() {
 async fn an_analysis_tells_of_each_tablet_with_a_problem() {
     let scene = Scene::start().await;
     let answer = scene
-        .until("/api/detection-analysis", "the replica's problem", |answer| answer.body.contains("ReplicationStopped"))
+        .until("/api/detection-analysis", "the replica's problem", |answer| answer.body.contains("ErrantGTIDDetected"))
         .await;
     assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
     let list = answer.json();
@@ -210,7 +210,9 @@ const METRICS: &str = "analysis_change_write audit_write discoveries_attempt dis
 #[tokio::test]
 async fn prometheus_finds_every_name_of_vtorc() {
     let scene = Scene::start().await;
-    let page = scene.until("/metrics", "a page", |answer| answer.body.contains("vtorc_detected_problems{")).await;
+    let page = scene
+        .until("/metrics", "a page", |answer| answer.body.contains(r#"vtorc_detected_problems{analysis="ErrantGTIDDetected"#))
+        .await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let missing: Vec<&str> =
         METRICS.split_whitespace().filter(|name| !page.body.contains(&format!("# TYPE vtorc_{name} "))).collect();

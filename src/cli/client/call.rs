@@ -59,7 +59,7 @@ pub fn connection(command: &Command) -> &Connection {
             Command::Recoveries(command) => command.connection(),
         } };
     }
-    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids Shards Explain Problems Decisions History Acknowledge Status Events InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
+    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids Shards Explain Commands Problems Decisions History Acknowledge Status Events InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
         GetKeyspaces GetKeyspace FindAllShardsInKeyspace GetShard GetShardReplication GetTablets GetTablet DeleteTablets GetFullStatus
         PingTablet RefreshState RunHealthCheck ShardReplicationPositions StartReplication StopReplication SetWritable ChangeTabletType
         SetKeyspaceDurabilityPolicy SetVtorcEmergencyReparent GetTopologyPath ValidateShard)
@@ -73,6 +73,7 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
         Command::EmergencyReparentShard(with) => Ready::EmergencyReparentShard(emergency(with.own)),
         Command::ErrantGtids(with) => Ready::Elector(elector::errant_gtids(with.own)),
         Command::Shards(with) => Ready::Inspect(inspect::shards(with.own)),
+        Command::Commands(with) => Ready::Inspect(inspect::commands(with.own)),
         Command::Explain(with) => Ready::Inspect(inspect::explain(with.own)),
         Command::Problems(with) => Ready::Operate(operate::problems(with.own)),
         Command::Decisions(with) => Ready::Operate(operate::decisions(with.own)),

@@ -10,6 +10,7 @@ use super::{
     elector::{timed, unserved},
     explained,
     operate::{ShardsArg, names},
+    report,
 };
 use crate::{
     pb::vtelector::{elector_client::ElectorClient, shard_summary::State, *},
@@ -30,8 +31,19 @@ pub struct ExplainArg {
     limit: u32,
 }
 
+/// Which commands.
+#[derive(Debug, Clone, Args)]
+pub struct CommandsArg {
+    #[command(flatten)]
+    shards: ShardsArg,
+    /// Show at most so many, the newest first
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
 /// A request that is ready to be sent.
 pub enum Ready {
+    Commands(CommandsRequest),
     Shards(ShardsRequest),
     Explain(ExplainRequest),
 }
@@ -46,10 +58,20 @@ pub fn explain(own: ExplainArg) -> Ready {
     Ready::Explain(ExplainRequest { keyspace, shard, foretell: own.foretell, limit: own.limit, only_mine: false })
 }
 
+pub fn commands(own: CommandsArg) -> Ready {
+    let (keyspace, shard) = names(own.shards.scope);
+    Ready::Commands(CommandsRequest { keyspace, shard, limit: own.limit })
+}
+
 /// Sends the request and puts the answer into words.
 pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     let mut client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Ok(match ready {
+        Ready::Commands(request) => {
+            let answer = client.commands(timed(request, left)).await.map_err(unserved)?.into_inner();
+            let table = report::commands(&answer.commands);
+            Answer::new(&answer, if table.is_empty() { "nobody asked for anything".to_owned() } else { table })
+        }
         Ready::Shards(request) => {
             let answer = client.shards(timed(request, left)).await.map_err(unserved)?.into_inner();
             let is_well = answer.silent.is_empty() && answer.shards.iter().all(|shard| shard.state() == State::Ok);

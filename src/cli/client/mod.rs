@@ -96,6 +96,9 @@ pub enum ClientCommand {
     /// List what electors have done by themselves
     #[command(alias = "History")]
     History(With<operate::HistoryArg>),
+    /// List what persons asked for, the newest first, with who they were and what came of it
+    #[command(alias = "Commands")]
+    Commands(With<inspect::CommandsArg>),
     /// Let a shard have automatic promotions again that earlier ones have blocked
     #[command(alias = "Acknowledge")]
     Acknowledge(With<operate::AcknowledgeArg>),

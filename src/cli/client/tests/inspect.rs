@@ -91,3 +91,19 @@ async fn a_healthy_shard_is_said_to_be() {
         assert!(refused_by_parser(line).contains(words), "{line}");
     }
 }
+
+#[tokio::test]
+async fn commands_are_listed_with_who_asked() {
+    let server = FakeTablet::start().await;
+    let json = r#"{"commands": [{"at": {"seconds": "1760000000"}, "caller": "anna", "proven_by": "certificate", "from": "10.0.0.1",
+        "call": "BeginMaintenance", "target": "shard:ks/0", "outcome": "done"}]}"#;
+    server.answer(reply("CommandsResponse", json));
+    let answer = ask(&server.address.to_string(), "commands ks --limit 5").await.unwrap();
+    let sent = server.received().pop().unwrap();
+    let request = message_of("vtelector", "CommandsRequest", r#"{"keyspace": "ks", "limit": 5}"#);
+    assert_eq!((sent.path.as_str(), sent.message), ("/vtelector.Elector/Commands", request));
+    let line = "2025-10-09T08:53:20.000Z  BeginMaintenance  shard:ks/0  anna  certificate  10.0.0.1  done     -";
+    assert!(answer.words.lines().any(|found| found == line), "{}", answer.words);
+    server.answer(reply("CommandsResponse", "{}"));
+    assert_eq!(ask(&server.address.to_string(), "commands").await.unwrap().words, "nobody asked for anything");
+}
