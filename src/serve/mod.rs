@@ -22,6 +22,7 @@ use listen::{Crowd, Gate};
 use reload::Reload;
 
 pub use calls::Limits;
+pub use http::api::document as openapi;
 pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
