@@ -34,6 +34,7 @@ sim: ## the simulation; SEED=n PAIR=FIRST,SECOND TESTS=module:: play one run aga
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --features otlp --lib --bins --test events -- -D warnings
 
 deny: $(DENY) ## banned crates, licences, sources
 	$(DENY) check bans licenses sources

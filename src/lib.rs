@@ -22,3 +22,4 @@ pub mod serve;
 pub mod shard;
 pub mod tablet;
 pub mod topo;
+pub mod traces;

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::advance;
 use vtelector::{
     diagnose::Code,
     ledger::Outcome,
@@ -146,7 +145,7 @@ async fn the_log_is_bounded_in_number_and_in_age_and_what_had_to_go_early_is_cou
     assert!(status.oldest_sequence > elector.log.floor() && elector.log.floor() > 0, "{status:?}");
     assert_eq!(elector.metric("vtelector_event_log_dropped_events"), status.dropped as f64);
     // Eight days later everything is too old; that is no loss.
-    advance(Duration::from_secs(8 * 24 * 3600)).await;
+    elector.jump(Duration::from_secs(8 * 24 * 3600));
     until("an empty log", || elector.log.status().events == 0).await;
     assert_eq!(elector.log.status().dropped, status.dropped);
     assert_eq!(kv.list_keys(&format!("{ROOT}/events/log/")).await.unwrap().entries.len(), 0);

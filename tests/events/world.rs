@@ -31,10 +31,10 @@ pub const ROOT: &str = "/vtelector";
 /// Much longer than anything takes; on a paused clock it costs nothing.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// A wall clock that goes with tokio's: a test that lets a day pass lets it pass for both.
-pub fn clock() -> Clock {
+/// A wall clock that goes with tokio's, and that a test may put forward beyond that.
+fn clock(jumped: Arc<Mutex<Duration>>) -> Clock {
     let began = tokio::time::Instant::now();
-    Clock::new(Arc::new(move || UNIX_EPOCH + Duration::from_secs(1_760_000_000) + began.elapsed()))
+    Clock::new(Arc::new(move || now() + began.elapsed() + *jumped.lock().unwrap()))
 }
 
 /// Which electors are alive, as a test says.
@@ -46,6 +46,7 @@ pub struct Elector {
     pub log: EventLog,
     pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
+    jumped: Arc<Mutex<Duration>>,
 }
 
 impl Elector {
@@ -54,8 +55,9 @@ impl Elector {
         alive.lock().unwrap().insert(who.to_owned(), true);
         let alive = alive.clone();
         let is_alive = Arc::new(move |who: &str| alive.lock().unwrap().get(who).copied().unwrap_or_default());
-        let log = EventLog::start(place(kv, who), &board, is_alive, metrics.events.clone(), &stop);
-        Self { board, log, metrics, stop }
+        let jumped = Arc::<Mutex<Duration>>::default();
+        let log = EventLog::start(place(kv, who, jumped.clone()), &board, is_alive, metrics.events.clone(), &stop);
+        Self { board, log, metrics, stop, jumped }
     }
 
     pub fn alone(kv: Arc<dyn Kv>) -> Self {
@@ -71,6 +73,11 @@ impl Elector {
     /// Delivers over HTTP, as the file says.
     pub fn deliver_over_http(&self, file: &Path) -> Desk {
         Desk::start(Some(file.to_owned()), self.log.clone(), printer(), &self.stop)
+    }
+
+    /// So much time passes on the wall.
+    pub fn jump(&self, time: Duration) {
+        *self.jumped.lock().unwrap() += time;
     }
 
     /// The value of a metric; 0 where it does not show.
@@ -96,8 +103,8 @@ impl Elector {
     }
 }
 
-pub fn place(kv: Arc<dyn Kv>, who: &str) -> LogSettings {
-    LogSettings { kv, ledger_root: ROOT.to_owned(), who: who.to_owned(), clock: clock() }
+fn place(kv: Arc<dyn Kv>, who: &str, jumped: Arc<Mutex<Duration>>) -> LogSettings {
+    LogSettings { kv, ledger_root: ROOT.to_owned(), who: who.to_owned(), clock: clock(jumped) }
 }
 
 pub fn printer() -> Printer {
