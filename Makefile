@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-scrape docs
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -30,6 +30,9 @@ build: ## the release binary
 
 sim: ## the simulation; SEED=n PAIR=FIRST,SECOND TESTS=module:: play one run again, SEEDS=n plays n seeds
 	cargo test --test simulation -- $(TESTS)
+
+record-series: ## the series of deploy/prometheus/tests, from electors in the simulation; STORY=name records one
+	cargo test --test simulation -- --ignored --nocapture record_series
 
 lint: ## formatting and clippy
 	cargo fmt --check
@@ -59,6 +62,12 @@ measure-calm: tools ## ten minutes in which the elector loses every fifth packet
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
+
+measure-scrape: ## a scrape of 9,999 tablets: series, bytes, time
+	cargo test --test ops -- --ignored --nocapture measure_scrape
+
+docs: ## write the generated parts of docs/ anew
+	WRITE_DOCS=1 cargo test --test ops generated
 
 measure-fleet: tools ## electors over a simulated fleet, FLEET_TABLETS=10000, watched by FLEET_ELECTORS=1: CPU, memory, age of evidence, primaries killed at once
 	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet

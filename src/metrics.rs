@@ -2,23 +2,31 @@
 
 mod errant;
 mod events;
+mod ledger;
 mod locks;
 mod peers;
 mod recover;
+mod registry;
+mod security;
 mod sense;
+mod shards;
 
 use std::time::Duration;
 
 pub use errant::ErrantMetrics;
 pub use events::EventMetrics;
+pub use ledger::LedgerMetrics;
 pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
     process_collector::ProcessCollector,
 };
-pub use recover::{Phase, RecoverMetrics};
+pub use recover::{Phase, RecoverMetrics, ZEROS_MAX};
+pub use registry::{Family, Registry};
+pub use security::SecurityMetrics;
 pub use sense::SenseMetrics;
+use shards::ShardCounters;
 
 use crate::{
     reparent::{Operation, Step},
@@ -31,10 +39,11 @@ const BUCKETS_S: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2,
 /// The metrics of one server, in a registry of their own.
 pub struct Metrics {
     registry: Registry,
-    planned: IntCounterVec,
-    emergency: IntCounterVec,
+    planned: ShardCounters,
+    emergency: ShardCounters,
     reparent_failures: IntCounterVec,
     reparent_seconds: HistogramVec,
+    vtorc_reparent_seconds: HistogramVec,
     reparent_step_seconds: HistogramVec,
     reparents_running: IntGauge,
     tablet_calls: IntCounterVec,
@@ -51,30 +60,34 @@ pub struct Metrics {
     pub events: EventMetrics,
     /// Shard locks.
     pub locks: LockMetrics,
+    /// What all electors remember.
+    pub ledger: LedgerMetrics,
     /// Several electors.
     pub peers: PeerMetrics,
     /// Watching tablets.
     pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
+    /// Who comes in.
+    pub security: SecurityMetrics,
 }
 
 impl Metrics {
     /// Makes and registers all of them. Fails only where two have the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+        let registry = Registry::default();
         let metrics = Self {
-            // VTOrc and vtctld count the same under planned_reparent_counts; a second name would be counted twice by whoever sums.
-            planned: counter(
+            // No second name of ours: whoever sums what matches would count twice.
+            planned: ShardCounters::new(
                 &registry,
-                "vtelector_planned_reparent_total",
-                "Planned reparents of shards that exist, by result; a run that had nothing to do is a success",
+                "vtorc_planned_reparent_counts",
+                "Planned reparents of shards that exist, by result, under VTOrc's name; a run that had nothing to do is a success",
                 &["keyspace", "shard", "result"],
             )?,
-            emergency: counter(
+            emergency: ShardCounters::new(
                 &registry,
-                "vtelector_emergency_reparent_total",
-                "Emergency reparents of shards that exist, by result",
+                "vtorc_emergency_reparent_counts",
+                "Emergency reparents of shards that exist, by result, under VTOrc's name",
                 &["keyspace", "shard", "result"],
             )?,
             reparent_failures: counter(
@@ -88,6 +101,12 @@ impl Metrics {
                 "vtelector_reparent_duration_seconds",
                 "From the lock until the answer, by operation and result; a run that did not get the lock took nothing",
                 &["operation", "result"],
+            )?,
+            vtorc_reparent_seconds: histogram(
+                &registry,
+                "vtorc_reparent_shard_operation_timings",
+                "The same for all results together, under VTOrc's name",
+                &["operation"],
             )?,
             reparent_step_seconds: histogram(
                 &registry,
@@ -140,10 +159,12 @@ impl Metrics {
             grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
             errant: ErrantMetrics::new(&registry)?,
             events: EventMetrics::new(&registry)?,
+            ledger: LedgerMetrics::new(&registry)?,
             locks: LockMetrics::new(&registry)?,
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
+            security: SecurityMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -167,7 +188,12 @@ impl Metrics {
             Operation::Emergency => &self.emergency,
         };
         let result = if failed.is_none() { "success" } else { "failure" };
-        counter.with_label_values(&[&shard.keyspace, &shard.shard, result]).inc();
+        counter.inc(shard, &[&shard.keyspace, &shard.shard, result]);
+        let vtorc = match operation {
+            Operation::Planned => "PlannedReparentShard",
+            Operation::Emergency => "EmergencyReparentShard",
+        };
+        self.vtorc_reparent_seconds.with_label_values(&[vtorc]).observe(took.as_secs_f64());
         self.reparent_seconds.with_label_values(&[name, result]).observe(took.as_secs_f64());
         if let Some(reason) = failed {
             self.reparent_failures.with_label_values(&[name, reason]).inc();
@@ -207,6 +233,23 @@ impl Metrics {
         InFlight::enter(&self.grpc_in_flight)
     }
 
+    /// Everything as it stands now.
+    pub fn gathered(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
+    /// A shard is looked after no more: its series end.
+    pub fn end_of(&self, shard: &ShardId) {
+        self.planned.end(shard);
+        self.emergency.end(shard);
+        self.recover.end_of(shard);
+    }
+
+    /// Everything that is exported, by name, also what has no sample yet.
+    pub fn families(&self) -> Vec<Family> {
+        self.registry.families()
+    }
+
     /// The page that Prometheus reads.
     pub fn page(&self) -> Result<String, prometheus::Error> {
         let mut page = Vec::new();
@@ -243,6 +286,12 @@ fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Re
     Ok(metric)
 }
 
+fn count(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let metric = IntCounter::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let metric = IntGauge::new(name, help)?;
     registry.register(Box::new(metric.clone()))?;
@@ -258,22 +307,23 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let (whole, half) = (ShardId::new("commerce", "0").unwrap(), ShardId::new("commerce", "-80").unwrap());
         for (operation, name) in [(Operation::Planned, "planned"), (Operation::Emergency, "emergency")] {
-            assert!(!metrics.page().unwrap().contains(&format!("vtelector_{name}_reparent_total")));
+            assert!(!metrics.page().unwrap().contains(&format!("vtorc_{name}_reparent_counts")));
             metrics.reparent(operation, &whole, None, Duration::from_millis(80));
             metrics.reparent(operation, &half, Some("lock_lost"), Duration::from_millis(80));
             let page = metrics.page().unwrap();
-            let start = format!("vtelector_{name}");
+            let start = format!("vtorc_{name}_reparent_counts");
             let counted: Vec<&str> = page.lines().filter(|line| line.starts_with(&start)).collect();
             assert_eq!(
                 counted,
                 [
-                    format!(r#"vtelector_{name}_reparent_total{{keyspace="commerce",result="failure",shard="-80"}} 1"#),
-                    format!(r#"vtelector_{name}_reparent_total{{keyspace="commerce",result="success",shard="0"}} 1"#),
+                    format!(r#"vtorc_{name}_reparent_counts{{keyspace="commerce",result="failure",shard="-80"}} 1"#),
+                    format!(r#"vtorc_{name}_reparent_counts{{keyspace="commerce",result="success",shard="0"}} 1"#),
                 ]
             );
             // One metric alone may match what sums `planned.*(counts|total)`, or the same of emergencies.
             let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-            assert_eq!(names.filter(|line| line.contains(name)).count(), 1);
+            let summed = |line: &&str| line.contains(name) && (line.contains("counts") || line.contains("total"));
+            assert_eq!(names.filter(summed).count(), 1);
             let failed = format!(r#"vtelector_reparent_failures_total{{operation="{name}",reason="lock_lost"}} 1"#);
             assert!(page.contains(&failed), "{page}");
         }

@@ -3,7 +3,7 @@
 //! read and checked by the same parser.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     path::{Path, PathBuf},
 };
@@ -82,6 +82,11 @@ impl Layers {
         Ok(Normalized { args, ignored: in_file.ignored })
     }
 
+    /// The value of every flag when the file holds `content`, by name.
+    pub fn effective(&self, content: Option<&str>) -> Result<BTreeMap<String, String>, ConfigError> {
+        Ok(values(&self.merged(content)?.args))
+    }
+
     /// Reads the file as it is now.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
@@ -96,6 +101,18 @@ impl Layers {
         let fixed = merged.into_iter().filter(|arg| !name_of(arg).is_some_and(|name| LIVE.contains(&name.as_str())));
         Ok((Settings::try_from(&args)?, fixed.collect()))
     }
+}
+
+/// The value of every flag as `args` and the defaults make it. Files are named; what they hold is not shown.
+fn values(args: &[OsString]) -> BTreeMap<String, String> {
+    let command = command();
+    let Ok(matches) = command.clone().try_get_matches_from(args) else { return BTreeMap::new() };
+    let flags = command.get_arguments().filter_map(|arg| Some((arg.get_id().as_str(), arg.get_long()?)));
+    let shown = flags.filter(|(_, name)| !matches!(*name, "help" | "version")).map(|(id, name)| {
+        let values: Vec<_> = matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        (name.to_owned(), values.join(","))
+    });
+    shown.collect()
 }
 
 fn command() -> Command {
@@ -219,7 +236,7 @@ mod tests {
             ("failover-floor = {x = 1}", "failover-floor: a text"),
             ("failover-floor: 7s", "TOML"),
             ("config-file = \"x\"", "names no other file"),
-            ("grpc-auth-mode = \"static\"", "--grpc-auth-mode"),
+            ("grpc-crl = \"x\"", "--grpc-crl"),
         ] {
             let error = layers("--config-file=f.toml", &[]).settings(Some(content)).unwrap_err().to_string();
             assert!(error.contains(words) && (error.contains("f.toml") || error.contains("25h")), "{content}: {error}");

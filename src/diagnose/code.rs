@@ -21,6 +21,16 @@ macro_rules! codes {
                 match self { $(Self::$name => stringify!($name)),+ }
             }
 
+            /// What it means, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii()),+ }
+            }
+
+            /// The code of that name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.name() == name)
+            }
+
             /// How urgent it is.
             pub fn priority(self) -> Priority {
                 match self { $(Self::$name => Priority::$priority),+ }

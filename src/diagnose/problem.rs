@@ -33,6 +33,22 @@ pub enum Priority {
     Low,
 }
 
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 5] = [Self::Shard, Self::Critical, Self::High, Self::Medium, Self::Low];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shard => "shard",
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
 /// What may be done about a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {

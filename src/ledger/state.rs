@@ -202,6 +202,11 @@ impl LedgerState {
     }
 
     /// What of our own is not in etcd yet.
+    /// How many recoveries etcd has not taken yet.
+    pub fn unwritten_count(&self) -> usize {
+        self.recoveries().filter(|(_, kept)| kept.written.is_none()).count()
+    }
+
     pub(super) fn unwritten(&self) -> Vec<(String, Recovery)> {
         let all = self.recoveries().filter(|(_, kept)| kept.written.is_none());
         all.map(|(key, kept)| (key.clone(), kept.recovery.clone())).collect()

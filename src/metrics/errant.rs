@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError};
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Opts};
+
+use super::Registry;
 
 /// Gauges of errant GTIDs: at most one series each for a tablet that is watched now.
 pub struct ErrantMetrics {
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn series_come_and_go_with_what_is_known() {
-        let registry = Registry::new();
+        let registry = Registry::default();
         let metrics = ErrantMetrics::new(&registry).unwrap();
         metrics.set("commerce", "0", "zone1-0000000101", None, true);
         let ours = r#"{keyspace="commerce",shard="0",tablet="zone1-0000000101"}"#;

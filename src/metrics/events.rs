@@ -1,8 +1,8 @@
 //! Metrics of the log of events and of its receivers.
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use super::{counter, gauge};
+use super::{Registry, counter, gauge};
 
 /// What the log of events and its receivers count.
 #[derive(Clone)]

@@ -1,8 +1,8 @@
 //! Metrics of shard locks, under VTOrc's names where it has them.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 
-use super::{counter, gauge, histogram};
+use super::{Registry, counter, gauge, histogram};
 use crate::topo::LockEvent;
 
 /// What happens with shard locks.
@@ -15,7 +15,7 @@ pub struct LockMetrics {
 
 impl LockMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        Ok(Self {
+        let metrics = Self {
             active: gauge(registry, "vtorc_shard_locks_active", "Shard locks that this process holds")?,
             timings: histogram(
                 registry,
@@ -29,7 +29,10 @@ impl LockMetrics {
                 "Shard locks that were asked for, by what became of it: taken, not_taken (somebody else kept it, or etcd failed), lost while held",
                 &["result"],
             )?,
-        })
+        };
+        // From the start, so that the first one is an increase.
+        ["taken", "not_taken", "lost"].iter().for_each(|result| drop(metrics.results.with_label_values(&[result])));
+        Ok(metrics)
     }
 
     /// Counts what happened.

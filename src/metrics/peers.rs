@@ -1,8 +1,8 @@
 //! Metrics of several electors.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
-use super::{counter, gauge};
+use super::{Registry, counter, gauge};
 
 /// What several electors count.
 #[derive(Clone)]

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, core::Collector};
 
+use super::{InFlight, Registry, gauge};
 use crate::topo::ShardId;
 
 /// Bounds of ages, in seconds: from a liveness interval to what is as good as blind.
@@ -17,6 +18,12 @@ const AGES_S: [f64; 10] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 15.0]
 pub struct SenseMetrics {
     attempts: IntCounter,
     failures: IntCounter,
+    read: IntCounter,
+    slow: IntCounter,
+    queue: IntGauge,
+    recent: IntGauge,
+    workers: IntGauge,
+    active: IntGauge,
     instance: Histogram,
     by_cell: IntGaugeVec,
     by_shard: IntGaugeVec,
@@ -48,6 +55,19 @@ impl SenseMetrics {
         Ok(Self {
             attempts: count("vtorc_discoveries_attempt", "Tablets asked everything, under VTOrc's name")?,
             failures: count("vtorc_discoveries_fail", "The same without an answer, under VTOrc's name")?,
+            read: count("vtorc_instance_read_topology", "The same with an answer, under VTOrc's name")?,
+            slow: count(
+                "vtorc_discoveries_instance_poll_seconds_exceeded",
+                "Tablets that took longer to answer than --instance-poll-time, under VTOrc's name",
+            )?,
+            queue: gauge(
+                registry,
+                "vtorc_discoveries_queue_length",
+                "Tablets that do not answer and wait to be asked again, under VTOrc's name; those that answer never wait",
+            )?,
+            recent: gauge(registry, "vtorc_discoveries_recent_count", "Tablets that are asked regularly, under VTOrc's name")?,
+            workers: gauge(registry, "vtorc_discovery_workers", "Tasks that ask tablets, one each, under VTOrc's name")?,
+            active: gauge(registry, "vtorc_discovery_workers_active", "Tablets that are being asked now, under VTOrc's name")?,
             instance: timings.with_label_values(&["Instance"]),
             by_cell: gauges("vtorc_tablets_watched_by_cell", "Watched tablets, under VTOrc's name", &["cell"])?,
             by_shard: gauges("vtorc_tablets_watched_by_shard", "Watched tablets, under VTOrc's name", &["keyspace", "shard"])?,
@@ -75,10 +95,27 @@ impl SenseMetrics {
     /// A tablet was asked everything.
     pub fn asked(&self, took: Duration, answered: bool) {
         self.attempts.inc();
-        if !answered {
-            self.failures.inc();
+        if answered {
+            self.read.inc()
+        } else {
+            self.failures.inc()
         }
         self.instance.observe(took.as_secs_f64());
+    }
+
+    /// A tablet is being asked until the answer is dropped.
+    pub fn asking(&self) -> InFlight {
+        InFlight::enter(&self.active)
+    }
+
+    /// A tablet that does not answer waits to be asked again until the answer is dropped.
+    pub fn queued(&self) -> InFlight {
+        InFlight::enter(&self.queue)
+    }
+
+    /// An answer took longer than the time between two questions.
+    pub fn slow(&self) {
+        self.slow.inc();
     }
 
     /// An answer took the place of one that was so old.
@@ -110,6 +147,9 @@ impl SenseMetrics {
         }
         *cells = by_cell.keys().cloned().collect();
         by_cell.iter().for_each(|(cell, count)| self.by_cell.with_label_values(&[cell]).set(number(*count)));
+        let tablets = number(by_shard.values().sum());
+        self.recent.set(tablets);
+        self.workers.set(tablets);
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in shards.iter().filter(|shard| !by_shard.contains_key(*shard)) {
             let _ = self.by_shard.remove_label_values(&[&gone.keyspace, &gone.shard]);

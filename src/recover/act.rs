@@ -347,7 +347,12 @@ impl Supervisor {
             Ended::NotDue(_) => Ending::AlreadyDone,
             Ended::Failed(why) => Ending::Failed(why.clone()),
         };
-        self.context.metrics.recover.ended(&self.shard, problem.code, vtorc_name(&problem.remedy), ending.name());
+        self.context.metrics.recover.ended(
+            &self.shard,
+            problem.code,
+            vtorc_name(&problem.remedy),
+            (ending.name(), kind(action) != Kind::Repair),
+        );
         let promoted = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.promoted().cloned());
         let recovery = Recovery {
             shard: self.shard.clone(),
@@ -365,8 +370,11 @@ impl Supervisor {
         if matches!(ended, Ended::NotDue(_)) {
             return;
         }
-        if let Err(error) = self.context.ledger.record(recovery).await {
-            tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
+        match self.context.ledger.record(recovery).await {
+            Ok(()) => self.context.metrics.recover.recorded(),
+            Err(error) => {
+                tracing::warn!(shard = %self.shard, %error, "this recovery is not in the ledger: the others do not count it");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod elector;
 mod gate;
 mod memory;
 pub mod publication;
+mod shown;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -121,9 +122,10 @@ impl Recoverer {
 }
 
 async fn curate(context: Arc<Context>, tasks: TaskTracker, stop: CancellationToken) {
-    let mut shards = context.senses.shards();
+    let (mut shards, mut ledger) = (context.senses.shards(), context.ledger.changes());
     let mut running: BTreeMap<ShardId, DropGuard> = BTreeMap::new();
     loop {
+        context.metrics.ledger.follow(&ledger.borrow_and_update());
         let wanted = shards.borrow_and_update().clone();
         context.metrics.peers.shards_owned.set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
         running.retain(|shard, _| wanted.contains(shard));
@@ -135,8 +137,10 @@ async fn curate(context: Arc<Context>, tasks: TaskTracker, stop: CancellationTok
                 tasks.spawn(async move { supervisor.run(stop).await });
             }
         }
-        if shards.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = shards.changed() => if changed.is_err() { return },
+            // It never ends before we do.
+            Ok(()) = ledger.changed() => {}
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     board::{Blocked, DecisionRecord, Rejected, ShardReport},
     decide::{Action, Next, ProblemKey, Skip, Standing, decide},
     memory::{BACKOFF_MAX, Memory, RAISED_AFTER},
+    shown::Shown,
     traffic::traffic_in_the_way,
 };
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct Supervisor {
     /// Whether something stands in the way of an action that would be right.
     is_held_back: bool,
     skips_counted: BTreeSet<(ProblemKey, &'static str)>,
+    /// What metrics say of it.
+    shown: Shown,
     /// Asks the witnesses while we go on.
     pub(super) asking: JoinSet<bool>,
     /// Whether some of them can only testify by their replication.
@@ -82,6 +85,7 @@ impl Supervisor {
             tablets: BTreeSet::new(),
             is_held_back: false,
             skips_counted: BTreeSet::new(),
+            shown: Shown::default(),
             asking: JoinSet::new(),
             must_bounce: false,
             bounced: None,
@@ -127,6 +131,8 @@ impl Supervisor {
         }
         self.is_held_back = next.skipped.iter().any(|(_, skip)| skip.holds_back());
         self.count_skips(&problems, &next);
+        let since = self.context.ledger.now().wall;
+        self.shown.show(&self.context, &view, (&self.open, since), (&problems, &next));
         self.context.board.publish(report(&self.shard, &problems, &next));
         if let Some((place, action)) = next.act {
             self.carry_out(&view, &problems[place], action).await;
@@ -219,6 +225,7 @@ impl Supervisor {
         for alias in self.tablets.iter().map(Some).chain([None]) {
             self.context.metrics.recover.forget(&self.shard, alias);
         }
+        self.shown.end(&self.context, &self.shard);
         self.context.board.forget(&self.shard, SystemTime::now());
     }
 

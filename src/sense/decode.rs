@@ -96,12 +96,15 @@ impl Decoder {
         let status = TabletStatus {
             server_uuid: answer.server_uuid.parse().ok(),
             tablet_type: TabletType::try_from(answer.tablet_type).unwrap_or(TabletType::Unknown),
+            server_id: answer.server_id,
             version: answer.version,
+            version_comment: answer.version_comment,
             read_only: answer.read_only || answer.super_read_only,
             super_read_only: answer.super_read_only,
             log_bin: answer.log_bin_enabled,
             log_replica_updates: answer.log_replica_updates,
             binlog_format: answer.binlog_format,
+            binlog_row_image: answer.binlog_row_image,
             gtid_mode: answer.gtid_mode,
             executed: self.executed.value.set().or_else(|| self.replicated.value.set()),
             received: has.as_ref().ok().cloned(),
@@ -162,6 +165,8 @@ fn decoded(status: Status) -> Replication {
         auto_position: status.auto_position,
         has_filters: status.has_replication_filters,
         backup_running: status.backup_running,
+        has_credentials: !status.source_user.is_empty(),
+        tls: status.ssl_allowed,
     }
 }
 

@@ -120,7 +120,12 @@ impl World {
         loop {
             sleep_until(due).await;
             // The queue is fair, and each one ahead ends within its limit. It fails only when closed, which nobody does.
-            let _turn = if shard.is_silent(&alias) { self.doubtful.acquire().await.ok() } else { None };
+            let _turn = if shard.is_silent(&alias) {
+                let _queued = self.metrics.sense.queued();
+                self.doubtful.acquire().await.ok()
+            } else {
+                None
+            };
             self.look(&shard, &alias, self.ask_limit()).await;
             // Beside the rhythm: the next status does not wait for it.
             if let Some(record) = shard.offline_question(&alias, false) {
@@ -139,8 +144,12 @@ impl World {
         let Some(question) = shard.question(alias) else { return };
         // Before the status: a commit that ends in between is then in the executed set.
         let waits = if question.with_waits { self.commits_wait(&question.record, limit).await } else { None };
-        let sent = Instant::now();
+        let (sent, asking) = (Instant::now(), self.metrics.sense.asking());
         let answer = self.tablets.full_status(&question.record, Call::read(limit)).await;
+        drop(asking);
+        if sent.elapsed() > self.settings.status_interval {
+            self.metrics.sense.slow();
+        }
         if answer.as_ref().is_err_and(|error| error.lost.is_some_and(|class| self.is_noticed_late(sent, limit, class))) {
             return;
         }

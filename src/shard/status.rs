@@ -15,8 +15,12 @@ pub struct TabletStatus {
     pub server_uuid: Option<ServerUuid>,
     /// The type that the tablet believes it has; `Unknown` where it does not say.
     pub tablet_type: TabletType,
+    /// `server_id`.
+    pub server_id: u32,
     /// `version`, such as `8.0.36`.
     pub version: String,
+    /// `version_comment`.
+    pub version_comment: String,
     /// `read_only` or `super_read_only`.
     pub read_only: bool,
     /// `super_read_only`.
@@ -27,6 +31,8 @@ pub struct TabletStatus {
     pub log_replica_updates: bool,
     /// `binlog_format`.
     pub binlog_format: String,
+    /// `binlog_row_image`.
+    pub binlog_row_image: String,
     /// `gtid_mode`, such as `ON`.
     pub gtid_mode: String,
     /// Executed transactions; `None` when the position is no GTID set.
@@ -67,12 +73,15 @@ impl TabletStatus {
         let Self {
             server_uuid,
             tablet_type,
+            server_id,
             version,
+            version_comment,
             read_only,
             super_read_only,
             log_bin,
             log_replica_updates,
             binlog_format,
+            binlog_row_image,
             gtid_mode,
             executed: _,
             received: _,
@@ -92,12 +101,15 @@ impl TabletStatus {
         } = earlier;
         let same = self.server_uuid == *server_uuid
             && self.tablet_type == *tablet_type
+            && self.server_id == *server_id
             && self.version == *version
+            && self.version_comment == *version_comment
             && self.read_only == *read_only
             && self.super_read_only == *super_read_only
             && self.log_bin == *log_bin
             && self.log_replica_updates == *log_replica_updates
             && self.binlog_format == *binlog_format
+            && self.binlog_row_image == *binlog_row_image
             && self.gtid_mode == *gtid_mode
             && self.replica_net_timeout == *replica_net_timeout
             && self.heartbeat == *heartbeat
@@ -134,6 +146,8 @@ impl Replication {
             auto_position,
             has_filters,
             backup_running,
+            has_credentials,
+            tls,
         } = earlier;
         self.source_host != *source_host
             || self.source_port != *source_port
@@ -147,6 +161,8 @@ impl Replication {
             || self.auto_position != *auto_position
             || self.has_filters != *has_filters
             || self.backup_running != *backup_running
+            || self.has_credentials != *has_credentials
+            || self.tls != *tls
     }
 }
 
@@ -177,6 +193,10 @@ pub struct Replication {
     pub has_filters: bool,
     /// Whether it takes a backup now.
     pub backup_running: bool,
+    /// Whether an account for the source is set.
+    pub has_credentials: bool,
+    /// `Source_SSL_Allowed`.
+    pub tls: bool,
 }
 
 impl Replication {

@@ -37,11 +37,11 @@ async fn elector(world: &World) -> ElectorClient<Channel> {
 
 async fn counted(world: &World) -> Vec<String> {
     let page = world.metrics().await;
-    page.lines().filter(|line| line.starts_with("vtelector_emergency_reparent_total")).map(str::to_owned).collect()
+    page.lines().filter(|line| line.starts_with("vtorc_emergency_reparent_counts")).map(str::to_owned).collect()
 }
 
 fn failures(number: usize) -> [String; 1] {
-    [format!(r#"vtelector_emergency_reparent_total{{keyspace="commerce",result="failure",shard="0"}} {number}"#)]
+    [format!(r#"vtorc_emergency_reparent_counts{{keyspace="commerce",result="failure",shard="0"}} {number}"#)]
 }
 
 /// What was asked of a tablet that could have changed it.
@@ -129,10 +129,7 @@ async fn a_dry_run_says_what_the_call_then_does_and_touches_nothing() {
     assert!(ahead.last::<tablet_side::PromoteReplicaRequest>("PromoteReplica").semi_sync);
     let follows = behind.last::<tablet_side::SetReplicationSourceRequest>("SetReplicationSource");
     assert_eq!((follows.parent, follows.semi_sync), (Some(alias("zone1-101")), true));
-    assert_eq!(
-        counted(&world).await,
-        [r#"vtelector_emergency_reparent_total{keyspace="commerce",result="success",shard="0"} 1"#]
-    );
+    assert_eq!(counted(&world).await, [r#"vtorc_emergency_reparent_counts{keyspace="commerce",result="success",shard="0"} 1"#]);
     let page = world.metrics().await;
     for line in [
         r#"vtelector_reparent_duration_seconds_count{operation="emergency",result="success"} 1"#,
@@ -284,7 +281,7 @@ async fn a_planned_reparent_has_its_dry_run_too() {
     let refusal = told.refusal.unwrap();
     assert!(refusal.code == Code::Unavailable as i32 && refusal.message.contains("zone1-0000000101"), "{refusal:?}");
     assert!(changes(&primary).is_empty() && changes(&candidate).is_empty(), "{:?}", candidate.called());
-    assert!(!world.metrics().await.contains("vtelector_planned_reparent_total"));
+    assert!(!world.metrics().await.contains("vtorc_planned_reparent_counts"));
 }
 
 #[tokio::test]

@@ -64,13 +64,13 @@ async fn a_reparent_of_a_shard_that_does_not_exist_is_nowhere_counted_and_a_mist
     };
     refused(world.client.planned_reparent_shard(planned("9")).await, Code::NotFound, &["commerce/9"]);
     refused(world.client.planned_reparent_shard(planned("")).await, Code::InvalidArgument, &["shard is required"]);
-    assert!(!world.metrics().await.contains("vtelector_planned_reparent_total"));
+    assert!(!world.metrics().await.contains("vtorc_planned_reparent_counts"));
 
     let mut slash = alias("zone1-1");
     slash.cell = "a/b".to_owned();
     let mistaken = PlannedReparentShardRequest { new_primary: Some(slash), ..planned("0") };
     refused(world.client.planned_reparent_shard(mistaken).await, Code::InvalidArgument, &["new_primary", "a/b"]);
-    let line = r#"vtelector_planned_reparent_total{keyspace="commerce",result="failure",shard="0"} 1"#;
+    let line = r#"vtorc_planned_reparent_counts{keyspace="commerce",result="failure",shard="0"} 1"#;
     assert!(world.metrics().await.contains(line));
 }
 

@@ -17,7 +17,7 @@ fn planned() -> PlannedReparentShardRequest {
 
 async fn counted(world: &World) -> Vec<String> {
     let page = world.metrics().await;
-    page.lines().filter(|line| line.starts_with("vtelector_planned_reparent_total")).map(str::to_owned).collect()
+    page.lines().filter(|line| line.starts_with("vtorc_planned_reparent_counts")).map(str::to_owned).collect()
 }
 
 /// A shard lock held by another elector.
@@ -41,7 +41,7 @@ async fn nothing_is_done_where_the_tablet_to_avoid_is_not_the_primary() {
         let changed: Vec<String> = fake.called().into_iter().filter(|method| !method.ends_with("Status")).collect();
         assert!(changed.is_empty(), "{changed:?}");
     }
-    assert_eq!(counted(&world).await, [r#"vtelector_planned_reparent_total{keyspace="commerce",result="success",shard="0"} 1"#]);
+    assert_eq!(counted(&world).await, [r#"vtorc_planned_reparent_counts{keyspace="commerce",result="success",shard="0"} 1"#]);
     assert!(
         world.metrics().await.contains(r#"vtelector_reparent_duration_seconds_count{operation="planned",result="success"} 1"#)
     );
@@ -85,7 +85,7 @@ async fn what_the_caller_got_wrong_is_refused_and_counted_once() {
     ];
     for (i, (request, code, word)) in mistakes.into_iter().enumerate() {
         refused(world.client.planned_reparent_shard(request).await, code, &[word]);
-        let line = format!(r#"vtelector_planned_reparent_total{{keyspace="commerce",result="failure",shard="0"}} {}"#, i + 1);
+        let line = format!(r#"vtorc_planned_reparent_counts{{keyspace="commerce",result="failure",shard="0"}} {}"#, i + 1);
         assert_eq!(counted(&world).await, [line]);
     }
 }

@@ -250,12 +250,15 @@ impl Story {
         TabletStatus {
             server_uuid: None,
             tablet_type: declared,
+            server_id: name.uid,
             version: "8.0.36".to_owned(),
+            version_comment: String::new(),
             read_only: !is_primary,
             super_read_only: !is_primary,
             log_bin: true,
             log_replica_updates: true,
             binlog_format: "ROW".to_owned(),
+            binlog_row_image: "FULL".to_owned(),
             gtid_mode: "ON".to_owned(),
             executed: Some(gtids("A:1-100")),
             received: Some(gtids("A:1-100")),
@@ -289,6 +292,8 @@ impl Story {
             auto_position: true,
             has_filters: false,
             backup_running: false,
+            has_credentials: true,
+            tls: false,
         }
     }
 

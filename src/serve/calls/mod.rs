@@ -17,11 +17,14 @@ pub mod refusal;
 pub mod reparent;
 pub mod replication;
 pub mod shards;
+pub mod states;
 pub mod tablets;
 pub mod validate;
 mod wish;
 
-use std::{future::Future, sync::Arc, time::Duration};
+pub use refusal::Refusal;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use prost_reflect::DescriptorPool;
@@ -31,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Parts, Readiness, ServeError,
     events::{EventLog, webhook::Desk},
+    reload::InForce,
 };
 use crate::{
     config::Settings,
@@ -42,7 +46,7 @@ use crate::{
     reparent::Hands,
     sense::Senses,
     tablet::{Call, TabletManager},
-    topo::Topo,
+    topo::{Snapshot, Topo},
 };
 
 /// Records that one call reads, or tablets that it asks, at the same time.
@@ -67,11 +71,21 @@ pub struct Limits {
     pub reparents: usize,
     /// A reader of the log of events that takes none for so long is cut off.
     pub reader_takes_within: Duration,
+    /// Connections to gRPC, and as many to HTTP; more are closed at once.
+    pub connections: usize,
+    /// Those of one client address.
+    pub connections_of_address: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 512, reparents: 64, reader_takes_within: Duration::from_secs(30) }
+        Self {
+            requests: 512,
+            reparents: 64,
+            connections: 1024,
+            connections_of_address: 256,
+            reader_takes_within: Duration::from_secs(30),
+        }
     }
 }
 
@@ -83,8 +97,8 @@ pub struct Beside {
     pub events: EventLog,
     /// What delivers them.
     pub webhooks: Desk,
-    /// What is wrong with the settings' file.
-    pub settings_error: watch::Receiver<Option<String>>,
+    /// The settings in force.
+    pub in_force: InForce,
 }
 
 /// What every call works with.
@@ -101,6 +115,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     remote_operation_timeout: Duration,
     lock_timeout: Duration,
+    /// `--instance-poll-time`.
+    pub instance_poll_time: Duration,
     wait_replicas_timeout: Duration,
     /// Requests that are answered at the same time.
     pub requests_max: usize,
@@ -116,6 +132,7 @@ pub struct Context {
     live: watch::Receiver<Arc<Live>>,
     ready: Readiness,
     settings_error: watch::Receiver<Option<String>>,
+    effective: watch::Receiver<Arc<BTreeMap<String, String>>>,
     watchers: Arc<Semaphore>,
     /// What happened, of all electors.
     pub events: EventLog,
@@ -148,6 +165,7 @@ impl Context {
             metrics: parts.metrics,
             remote_operation_timeout: settings.remote_operation_timeout,
             lock_timeout: settings.lock_timeout,
+            instance_poll_time: settings.instance_poll_time,
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
             reparents_max: limits.reparents,
@@ -158,7 +176,8 @@ impl Context {
             ledger: elector.ledger.clone(),
             live: elector.live.clone(),
             ready: super::readiness(elector),
-            settings_error: beside.settings_error,
+            settings_error: beside.in_force.error,
+            effective: beside.in_force.effective,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
             events: beside.events,
             webhooks: beside.webhooks,
@@ -169,6 +188,26 @@ impl Context {
     /// Why this process is not ready to decide anything by itself; `None` = it is.
     pub fn not_ready(&self) -> Option<String> {
         (self.ready)()
+    }
+
+    /// This elector, for a person.
+    pub fn who(&self) -> &str {
+        &self.hands.settings.who
+    }
+
+    /// `--reasonable-replication-lag`, as it is now.
+    pub fn reasonable_lag(&self) -> Duration {
+        self.live.borrow().rules.reasonable_replication_lag
+    }
+
+    /// Everything that the topology declares; `None` before it was read.
+    pub fn declared(&self) -> Option<Arc<Snapshot>> {
+        self.senses.declared()
+    }
+
+    /// The value of every flag that is in force, by name; empty where the settings came from no command line.
+    pub fn effective(&self) -> Arc<BTreeMap<String, String>> {
+        self.effective.borrow().clone()
     }
 
     /// The limits of one call to a tablet.

@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use crate::{
     pb::vtelector::{
         ErrantGtidsRequest, ErrantGtidsResponse, ProblemsRequest, ProblemsResponse, ShardsRequest, ShardsResponse, SilentElector,
+        TabletsRequest, TabletsResponse,
     },
     peers::{Elector, GrpcAsk, Ownership, Peers, Question},
     recover::board::Filter,
@@ -36,6 +37,8 @@ pub struct Others {
     shards: Kept<ShardsResponse>,
     problems: Kept<ProblemsResponse>,
     errant: Kept<ErrantGtidsResponse>,
+    tablets: Kept<TabletsResponse>,
+    troubled: Kept<TabletsResponse>,
 }
 
 /// What a round brought.
@@ -54,6 +57,12 @@ type Slot<A> = Arc<tokio::sync::Mutex<Option<(Instant, Arc<Heard<A>>)>>>;
 /// The last round of each question, by keyspace and shard.
 struct Kept<A>(Mutex<BTreeMap<(String, String), Slot<A>>>);
 
+impl<A> Default for Kept<A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
 impl<A> Kept<A> {
     fn slot(&self, filter: &Filter) -> Slot<A> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +76,15 @@ impl<A> Kept<A> {
 
 impl Others {
     pub fn new(ask: Arc<GrpcAsk>, peers: Peers) -> Self {
-        Self { ask, peers, shards: Kept(Mutex::default()), problems: Kept(Mutex::default()), errant: Kept(Mutex::default()) }
+        Self {
+            ask,
+            peers,
+            shards: Kept::default(),
+            problems: Kept::default(),
+            errant: Kept::default(),
+            tablets: Kept::default(),
+            troubled: Kept::default(),
+        }
     }
 
     pub async fn shards(&self, filter: &Filter) -> Arc<Heard<ShardsResponse>> {
@@ -83,6 +100,11 @@ impl Others {
     pub async fn errant(&self, filter: &Filter) -> Arc<Heard<ErrantGtidsResponse>> {
         let Filter { keyspace, shard } = filter.clone();
         self.round(&self.errant, filter, ErrantGtidsRequest { keyspace, shard, only_mine: true }).await
+    }
+
+    pub async fn tablets(&self, filter: &Filter, only_troubled: bool) -> Arc<Heard<TabletsResponse>> {
+        let (Filter { keyspace, shard }, kept) = (filter.clone(), if only_troubled { &self.troubled } else { &self.tablets });
+        self.round(kept, filter, TabletsRequest { keyspace, shard, only_mine: true, only_troubled }).await
     }
 
     async fn round<Q: Question + Clone>(&self, kept: &Kept<Q::Answer>, filter: &Filter, question: Q) -> Arc<Heard<Q::Answer>> {

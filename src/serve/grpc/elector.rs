@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     pb::vtelector::{self as pb, elector_server},
     serve::{
-        calls::{Context, board, elector, errant, explain, ledger, observe, overview},
+        calls::{Context, board, elector, errant, explain, ledger, observe, overview, states},
         door::Caller,
     },
 };
@@ -66,6 +66,7 @@ elector! {
         get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;
         observe(ObserveRequest) -> ObserveResponse: observe::observe;
         shards(ShardsRequest) -> ShardsResponse: overview::shards;
+        tablets(TabletsRequest) -> TabletsResponse: states::tablets;
         explain(ExplainRequest) -> ExplainResponse: explain::explain;
     }
     commands {

@@ -18,7 +18,6 @@ pub fn routes() -> Router<Face> {
         .route("/readyz", get(prepared))
         .route("/healthz", get(alive))
         .route("/debug/liveness", get(alive))
-        .route("/debug/health", get(health))
 }
 
 async fn metrics(State(face): State<Face>) -> Response {
@@ -46,16 +45,4 @@ async fn prepared(State(face): State<Face>) -> Response {
         None => "ok\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
-}
-
-/// As in VTOrc: 200 when the topology can be read, 500 otherwise.
-async fn health(State(face): State<Face>) -> Response {
-    let (code, body) = match face.context.topo.cells().await {
-        _ if face.context.stopping.is_cancelled() => {
-            (StatusCode::INTERNAL_SERVER_ERROR, serde_json::json!({"Healthy": false, "Reason": "stopping"}))
-        }
-        Ok(cells) => (StatusCode::OK, serde_json::json!({"Healthy": true, "Cells": cells})),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, serde_json::json!({"Healthy": false, "Reason": error.to_string()})),
-    };
-    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }

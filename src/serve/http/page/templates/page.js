@@ -1,0 +1,95 @@
+// Follows what happens: the server names the parts of the page that have changed, they are fetched and put in place. Without this
+// script a reload shows the same.
+"use strict";
+(() => {
+  const { live, here } = document.body.dataset;
+  const note = document.getElementById("live");
+  if (!live || !note || !window.EventSource) return;
+
+  // The server speaks at least every 10 s.
+  const SILENT_MS = 25000;
+  let last = Date.now();
+  let newest = null;
+  let busy = false;
+
+  const say = (on, words) => {
+    note.className = on ? "live on" : "live cut";
+    if (note.textContent !== words) note.textContent = words;
+  };
+  const clock = () => new Date().toISOString().slice(11, 19) + " UTC";
+
+  const versions = (root) =>
+    [...root.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part.dataset.version]);
+
+  // What a person holds on to is left alone until they let go of it.
+  const held = (part) => {
+    const marked = document.getSelection();
+    return marked && !marked.isCollapsed && part.contains(marked.anchorNode);
+  };
+
+  // Puts new content in place of old: open and closed sections, focus and scrolled tables stay as they are.
+  const replace = (old, fresh) => {
+    const shut = new Map([...old.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
+    const moved = [...old.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
+    const active = old.contains(document.activeElement) ? document.activeElement : null;
+    const mark = active && (active.id ? "#" + CSS.escape(active.id) : active.getAttribute("href") && `a[href="${CSS.escape(active.getAttribute("href"))}"]`);
+    const summary = active && active.tagName === "SUMMARY" && active.parentElement.id;
+    for (const one of fresh.querySelectorAll("details[id]")) if (shut.has(one.id)) one.open = shut.get(one.id);
+    old.replaceChildren(...fresh.childNodes);
+    old.querySelectorAll(".scroll").forEach((one, at) => { one.scrollLeft = moved[at] || 0; });
+    const again = summary ? document.querySelector(`#${CSS.escape(summary)} > summary`) : mark && old.querySelector(mark);
+    if (again) again.focus({ preventScroll: true });
+  };
+
+  const fetchParts = async (names) => {
+    const address = here + (here.includes("?") ? "&" : "?") + "parts=" + encodeURIComponent(names);
+    const answer = await fetch(address, { credentials: "same-origin", cache: "no-store" });
+    if (!answer.ok) throw new Error(String(answer.status));
+    return new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("parts");
+  };
+
+  const follow = async () => {
+    if (busy || !newest || document.hidden) return;
+    busy = true;
+    try {
+      const shown = versions(document);
+      const sameParts = newest.length === shown.length && newest.every(([id], at) => id === shown[at][0]);
+      const changed = newest.filter(([, version], at) => !sameParts || version !== shown[at][1]).map(([id]) => id);
+      if (changed.length > 0) {
+        const fresh = await fetchParts(sameParts ? changed.join(",") : "*");
+        if (sameParts) {
+          for (const part of fresh.querySelectorAll("[data-part]")) {
+            const old = document.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
+            if (!old || held(old)) continue;
+            replace(old, part);
+            old.dataset.version = part.dataset.version;
+          }
+        } else if (!held(document.getElementById("parts"))) {
+          replace(document.getElementById("parts"), fresh);
+        }
+        document.title = fresh.dataset.title + " · vtelector";
+      }
+      say(true, "Live, " + clock());
+    } catch (error) {
+      say(false, "Cut off since " + clock() + ": reload");
+    } finally {
+      busy = false;
+    }
+  };
+
+  const heard = (event) => {
+    last = Date.now();
+    if (event.type === "parts") {
+      try { newest = JSON.parse(event.data); } catch { location.reload(); }
+    }
+    follow();
+  };
+  const source = new EventSource(live);
+  source.addEventListener("parts", heard);
+  source.addEventListener("beat", heard);
+  source.addEventListener("error", () => say(false, "Cut off since " + clock() + ": reload"));
+  document.addEventListener("visibilitychange", follow);
+  setInterval(() => { if (Date.now() - last > SILENT_MS) say(false, "Nothing heard since " + new Date(last).toISOString().slice(11, 19) + " UTC"); }, 5000);
+  // A connection that is kept open must not outlive the page.
+  addEventListener("pagehide", () => source.close());
+})();
