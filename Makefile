@@ -37,6 +37,7 @@ record-series: ## the series of deploy/prometheus/tests, from electors in the si
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --features otlp --lib --bins --test events -- -D warnings
 
 deny: $(DENY) ## banned crates, licences, sources
 	$(DENY) check bans licenses sources

@@ -70,6 +70,8 @@ pub struct Limits {
     pub requests: usize,
     /// Reparents, each of another shard: those of the same shard wait for its lock.
     pub reparents: usize,
+    /// A reader of the log of events that takes none for so long is cut off.
+    pub reader_takes_within: Duration,
     /// Connections to gRPC, and as many to HTTP; more are closed at once.
     pub connections: usize,
     /// Those of one client address.
@@ -78,7 +80,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 512, reparents: 64, connections: 1024, connections_of_address: 256 }
+        Self {
+            requests: 512,
+            reparents: 64,
+            connections: 1024,
+            connections_of_address: 256,
+            reader_takes_within: Duration::from_secs(30),
+        }
     }
 }
 
@@ -118,6 +126,7 @@ pub struct Context {
     /// The descriptors of every message.
     pub schema: DescriptorPool,
     reparents_max: usize,
+    reader_takes_within: Duration,
     reparent_permits: Arc<Semaphore>,
     /// Cancelled when this process is about to end.
     pub stopping: CancellationToken,
@@ -164,6 +173,7 @@ impl Context {
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
             reparents_max: limits.reparents,
+            reader_takes_within: limits.reader_takes_within,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
             stopping,
             board: elector.board.clone(),
