@@ -66,7 +66,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-fn understood(line: &str) -> Result<(), String> {
+pub fn understood(line: &str) -> Result<(), String> {
     let mut command = vtelector::cli::command();
     command.build();
     let mut line = words(line);
@@ -90,7 +90,7 @@ fn understood(line: &str) -> Result<(), String> {
     let flags = vtelector::config::normalize(subcommand, flags, line[1] == "serve").map_err(|error| error.to_string())?.args;
     let has_name = subcommand.get_arguments().any(|arg| arg.get_long() == Some("who"));
     let mut whole: Vec<OsString> = line.into_iter().map(OsString::from).chain(flags).collect();
-    if has_name && std::env::var_os("USER").is_none() {
+    if has_name && std::env::var_os("USER").is_none() && !whole.iter().any(|word| word.to_string_lossy().starts_with("--who")) {
         whole.push("--who=me".into());
     }
     command.try_get_matches_from_mut(whole).map(|_| ()).or_else(|error| match error.kind() {
