@@ -1,25 +1,35 @@
 //! The page: what operators see and do in a browser. It shows messages of `proto/vtelector.proto` as the calls answer them, and decides
 //! nothing. Everything works without JavaScript; with it, an open page follows what happens.
 
+mod actions;
 mod assets;
+mod document;
+mod facts;
+mod form;
+mod lists;
 mod live;
 mod notices;
 mod overview;
 mod parts;
 mod renderer;
 mod respond;
+mod said;
+mod shard;
+#[cfg(test)]
+mod tests;
 mod text;
+mod timeline;
 mod words;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use askama::Template;
 use axum::{
     Extension, Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -29,31 +39,56 @@ use self::{
     overview::Filter,
     renderer::{Renderer, View},
     respond::Frame,
+    said::Sentences,
 };
 use super::Face;
-use crate::serve::{
-    calls::Refusal,
-    door::{Caller, Role},
+use crate::{
+    pb::vtelector::ExplainRequest,
+    serve::{
+        calls::{self, Refusal},
+        door::{Caller, Role},
+    },
 };
 
 /// Longest text of a search, in bytes.
 const SEARCH_BYTES_MAX: usize = 200;
 
+/// Longest form that is taken: two texts of a thousand characters, each written as up to nine.
+const FORM_BYTES_MAX: usize = 32 << 10;
+
 /// What all pages share.
 struct Pages {
     renderer: Renderer,
     readers: Arc<Semaphore>,
+    said: Sentences,
 }
 
 /// Every page and what it loads.
 pub fn routes() -> Router<Face> {
-    let pages = Arc::new(Pages { renderer: Renderer::default(), readers: Arc::new(Semaphore::new(live::READERS_MAX)) });
+    let pages = Arc::new(Pages {
+        renderer: Renderer::default(),
+        readers: Arc::new(Semaphore::new(live::READERS_MAX)),
+        said: Sentences::default(),
+    });
     Router::new()
         .route("/", get(overview))
+        .route("/shards/{keyspace}/{shard}", get(one_shard))
+        .route("/shards/{keyspace}/{shard}/reparent", get(actions::reparent_form).post(actions::reparent))
+        .route("/shards/{keyspace}/{shard}/acknowledge", get(actions::acknowledge_form).post(actions::acknowledge))
+        .route("/errant", get(errant))
+        .route("/activity", get(activity))
+        .route("/maintenance", get(actions::maintenance_page).post(actions::begin_maintenance))
+        .route("/maintenance/end", post(actions::end_maintenance))
+        .route("/recoveries", get(actions::recoveries_page).post(actions::set_recoveries))
+        .route("/problems", get(problems))
         .route("/live", get(live_overview))
+        .route("/live/shards/{keyspace}/{shard}", get(live_shard))
+        .route("/live/errant", get(live_errant))
+        .route("/live/activity", get(live_activity))
         .route("/page/{file}", get(assets::asset))
         .method_not_allowed_fallback(not_taken)
         .fallback(not_found)
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(Extension(pages))
 }
 
@@ -76,11 +111,15 @@ impl Visitor {
     }
 }
 
-/// Which parts of a page are asked for: `*` = all.
+/// What can be asked of a page: its parts, `*` = all, or all of it with its frame.
 #[derive(Deserialize)]
 struct Wanted {
     #[serde(default)]
     parts: String,
+    /// The number of a sentence that says how a command went.
+    said: Option<u64>,
+    /// Of a shard: also what would happen if its primary died now.
+    foretell: Option<String>,
 }
 
 /// What can be asked of the overview.
@@ -129,29 +168,33 @@ struct FilterForm<'a> {
 }
 
 /// A page that follows what happens, or the parts of it that are asked for.
+#[derive(Clone, Copy)]
 struct Shown<'a> {
     face: &'a Face,
     pages: &'a Arc<Pages>,
     visitor: &'a Visitor,
     uri: &'a Uri,
-    wanted: Wanted,
     /// The page that the navigation marks.
     section: &'a str,
 }
 
 impl Shown<'_> {
-    async fn answer(self, view: &View, before: askama::Result<String>) -> Result<Response, Refusal> {
+    async fn answer(self, view: &View, asked: &Wanted, before: askama::Result<String>) -> Result<Response, Refusal> {
         let made = self.pages.renderer.page(&self.face.context, view, self.visitor.may_act()).await?;
-        if !self.wanted.parts.is_empty() {
-            let wanted: BTreeSet<&str> = self.wanted.parts.split(',').collect();
+        if !asked.parts.is_empty() {
+            let wanted: BTreeSet<&str> = asked.parts.split(',').collect();
             let parts = made.parts((!wanted.contains("*")).then_some(&wanted)).render().map_err(unmade)?;
             return Ok(respond::html(StatusCode::OK, parts));
         }
         let here = self.uri.path_and_query().map_or("/", |here| here.as_str());
-        let live = if here.starts_with("/?") || here == "/" { format!("/live{}", &here[1..]) } else { format!("/live{here}") };
-        let frame = Frame::new(&made.title, self.section, &self.visitor.0).live(here, &live);
-        let frame = frame.around(before.map_err(unmade)?, String::new());
-        Ok(frame.answer(StatusCode::OK, made.parts(None).render()))
+        let live = format!("/live{}", if self.uri.path() == "/" { &here[1..] } else { here });
+        let said = asked.said.and_then(|number| self.pages.said.find(number));
+        let frame = Frame::new(&made.title, self.section, &self.visitor.0).live(here, &live).said(said);
+        Ok(frame.around(before.map_err(unmade)?, String::new()).answer(StatusCode::OK, made.parts(None).render()))
+    }
+
+    fn refused(self, refusal: &Refusal) -> Response {
+        respond::refused(&self.visitor.0, refusal, ("/", "All shards"))
     }
 }
 
@@ -167,13 +210,101 @@ async fn overview(
     asked: Result<Query<Asked>, QueryRejection>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Response {
+    let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/" };
     let answer = async {
         let (filter, wanted) = (Filter::try_from(query(asked)?)?, query(wanted)?);
         let form = FilterForm { filter: &filter, is_set: filter != Filter::default() }.render();
-        let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, wanted, section: "/" };
-        shown.answer(&View::Overview(filter), form).await
+        shown.answer(&View::Overview(filter), &wanted, form).await
     };
-    answer.await.unwrap_or_else(|refusal| respond::refused(&visitor.0, &refusal, ("/", "All shards")))
+    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+}
+
+#[derive(Template)]
+#[template(path = "crumbs.html")]
+struct Crumbs<'a> {
+    keyspace: &'a str,
+    url: String,
+}
+
+async fn one_shard(
+    State(face): State<Face>,
+    Extension(pages): Extension<Arc<Pages>>,
+    visitor: Visitor,
+    uri: Uri,
+    Path((keyspace, shard)): Path<(String, String)>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Response {
+    let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/" };
+    let answer = async {
+        let wanted = query(wanted)?;
+        let crumbs = Crumbs { keyspace: &text::name(&keyspace), url: text::in_url(&keyspace) }.render();
+        if wanted.foretell.is_some() {
+            return foretold(shown, keyspace.clone(), shard.clone(), crumbs).await;
+        }
+        shown.answer(&View::Shard { keyspace, shard }, &wanted, crumbs).await
+    };
+    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+}
+
+/// The shard as it is now, and what would happen if its primary died. It asks every tablet, so it is made when somebody asks for it, and
+/// stays as it was.
+async fn foretold(
+    shown: Shown<'_>,
+    keyspace: String,
+    shard: String,
+    crumbs: askama::Result<String>,
+) -> Result<Response, Refusal> {
+    let link = Foretelling { shard: format!("/shards/{}/{}", text::in_url(&keyspace), text::in_url(&shard)) };
+    let request = ExplainRequest { keyspace, shard, foretell: true, ..ExplainRequest::default() };
+    let told = calls::explain::explain(&shown.face.context, request).await?;
+    let body = shard::body(&told, SystemTime::now(), shown.visitor.may_act()).map_err(unmade)?;
+    let foretold = told.foretold.unwrap_or_default();
+    let foretold = shard::foretold("What an emergency reparent would do now", &foretold).render().map_err(unmade)?;
+    let before = crumbs.map_err(unmade)? + &foretold + &link.render().map_err(unmade)?;
+    let frame = Frame::new(&body.title, shown.section, &shown.visitor.0).around(before, String::new());
+    Ok(frame.answer(StatusCode::OK, body.parts(None).render()))
+}
+
+#[derive(Template)]
+#[template(
+    source = "<p class=\"rest\">This page stays as it is. <a href=\"{{ shard }}\">The shard as it changes</a></p>",
+    ext = "html"
+)]
+struct Foretelling {
+    shard: String,
+}
+
+async fn errant(
+    State(face): State<Face>,
+    Extension(pages): Extension<Arc<Pages>>,
+    visitor: Visitor,
+    uri: Uri,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Response {
+    let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/errant" };
+    let answer = async { shown.answer(&View::Errant, &query(wanted)?, Ok(String::new())).await };
+    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+}
+
+async fn activity(
+    State(face): State<Face>,
+    Extension(pages): Extension<Arc<Pages>>,
+    visitor: Visitor,
+    uri: Uri,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Response {
+    let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/activity" };
+    let answer = async { shown.answer(&View::Activity, &query(wanted)?, Ok(String::new())).await };
+    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+}
+
+async fn problems(visitor: Visitor) -> Response {
+    Frame::new("Problem codes", "/problems", &visitor.0).answer(StatusCode::OK, Ok(document::HTML.clone()))
+}
+
+fn follow(face: Face, pages: Arc<Pages>, visitor: &Visitor, view: Result<View, Refusal>) -> Response {
+    let stream = view.and_then(|view| live::stream(face.context, pages, view, visitor.may_act()));
+    stream.unwrap_or_else(|refusal| respond::refused(&visitor.0, &refusal, ("/", "All shards")))
 }
 
 async fn live_overview(
@@ -182,9 +313,24 @@ async fn live_overview(
     visitor: Visitor,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let filter = query(asked).and_then(Filter::try_from);
-    let stream = filter.and_then(|filter| live::stream(face.context, pages, View::Overview(filter), visitor.may_act()));
-    stream.unwrap_or_else(|refusal| respond::refused(&visitor.0, &refusal, ("/", "All shards")))
+    follow(face, pages, &visitor, query(asked).and_then(Filter::try_from).map(View::Overview))
+}
+
+async fn live_shard(
+    State(face): State<Face>,
+    Extension(pages): Extension<Arc<Pages>>,
+    visitor: Visitor,
+    Path((keyspace, shard)): Path<(String, String)>,
+) -> Response {
+    follow(face, pages, &visitor, Ok(View::Shard { keyspace, shard }))
+}
+
+async fn live_errant(State(face): State<Face>, Extension(pages): Extension<Arc<Pages>>, visitor: Visitor) -> Response {
+    follow(face, pages, &visitor, Ok(View::Errant))
+}
+
+async fn live_activity(State(face): State<Face>, Extension(pages): Extension<Arc<Pages>>, visitor: Visitor) -> Response {
+    follow(face, pages, &visitor, Ok(View::Activity))
 }
 
 /// A program is answered in plain words, a browser with a page.

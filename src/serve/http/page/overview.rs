@@ -159,7 +159,9 @@ struct Row<'a> {
 #[derive(Template)]
 #[template(path = "standing.html")]
 struct Standing<'a> {
-    status: &'a GetStatusResponse,
+    who: Cow<'a, str>,
+    version: Cow<'a, str>,
+    shards: String,
     electors: Vec<[Cow<'a, str>; 5]>,
     windows: Vec<WindowLine>,
     may_act: bool,
@@ -305,7 +307,14 @@ fn standing(status: &GetStatusResponse, now: SystemTime, may_act: bool) -> Stand
         [text::name(&one.who), text::name(&one.cell), text::name(&one.region), text::name(&one.release), Cow::Borrowed(me)]
     });
     let windows = status.maintenance.iter().take(200).map(|window| self::window(window, now));
-    Standing { status, electors: electors.collect(), windows: windows.collect(), may_act }
+    Standing {
+        who: text::name(&status.who),
+        version: text::name(&status.version),
+        shards: words::count(status.shards, "shard", "shards"),
+        electors: electors.collect(),
+        windows: windows.collect(),
+        may_act,
+    }
 }
 
 /// A window in a line.
@@ -329,7 +338,7 @@ fn redundancy(replicating: u32, replicas: u32) -> Redundancy {
 }
 
 fn age(shard: &ShardSummary) -> String {
-    shard.evidence_age_ms.map_or_else(|| "never heard".to_owned(), words::age)
+    words::evidence(shard.evidence_age_ms)
 }
 
 fn elector(shard: &ShardSummary) -> Cow<'_, str> {

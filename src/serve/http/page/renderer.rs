@@ -10,11 +10,15 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{
+    lists,
     overview::{self, Filter},
     parts::Body,
+    shard,
 };
 use crate::{
-    pb::vtelector::{GetStatusRequest, GetStatusResponse, ShardsRequest, ShardsResponse},
+    pb::vtelector::{
+        ErrantGtidsRequest, ExplainRequest, GetStatusRequest, GetStatusResponse, HistoryRequest, ShardsRequest, ShardsResponse,
+    },
     serve::calls::{self, Context, Refusal},
 };
 
@@ -28,6 +32,17 @@ const KEPT_MAX: usize = 256;
 pub enum View {
     /// All shards.
     Overview(Filter),
+    /// One shard.
+    Shard {
+        /// Its keyspace.
+        keyspace: String,
+        /// Its name.
+        shard: String,
+    },
+    /// Errant transactions.
+    Errant,
+    /// What was done to all shards.
+    Activity,
 }
 
 /// A page, and whether it offers what only operators may do.
@@ -99,6 +114,12 @@ impl Renderer {
                 let fleet = self.fleet.get(fleet(context)).await?;
                 overview::body(&fleet.0, &fleet.1, filter, now, may_act)
             }
+            View::Shard { keyspace, shard } => {
+                let request = ExplainRequest { keyspace: keyspace.clone(), shard: shard.clone(), ..ExplainRequest::default() };
+                shard::body(&calls::explain::explain(context, request).await?, now, may_act)
+            }
+            View::Errant => lists::errant(&calls::errant::errant_gtids(context, ErrantGtidsRequest::default()).await?),
+            View::Activity => lists::activity(&calls::ledger::history(context, HistoryRequest::default()).await?, now),
         };
         made.map(Arc::new).map_err(|error| Refusal::new(Code::Internal, format!("the page cannot be made: {error}")))
     }

@@ -11,6 +11,7 @@ use tonic::Code;
 
 use super::{
     assets::{ASSETS, Assets},
+    said::Said,
     text, words,
 };
 use crate::serve::{
@@ -43,7 +44,7 @@ pub struct Frame<'a> {
     live: &'a str,
     caller: String,
     as_of: String,
-    said: Option<String>,
+    said: Option<Said>,
     before: String,
     body: String,
     after: String,
@@ -78,7 +79,7 @@ impl<'a> Frame<'a> {
     }
 
     /// How the command went that led here.
-    pub fn said(self, said: Option<String>) -> Self {
+    pub fn said(self, said: Option<Said>) -> Self {
         Self { said, ..self }
     }
 
@@ -87,9 +88,14 @@ impl<'a> Frame<'a> {
         Self { before, after, ..self }
     }
 
+    /// The frame around a page.
+    pub fn rendered(self, body: String) -> askama::Result<String> {
+        Self { body, ..self }.render()
+    }
+
     /// The page itself.
     pub fn answer(self, status: StatusCode, body: askama::Result<String>) -> Response {
-        match body.and_then(|body| Self { body, ..self }.render()) {
+        match body.and_then(|body| self.rendered(body)) {
             Ok(page) => html(status, page),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be made: {error}\n")),
         }
@@ -126,7 +132,8 @@ pub fn with_headers(mut response: Response) -> Response {
     let all: [(HeaderName, &str); 5] = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not no-referrer: with that a browser hides from the door that a form is our own.
+        (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];

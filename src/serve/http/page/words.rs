@@ -53,6 +53,11 @@ pub fn age(ms: u64) -> String {
     }
 }
 
+/// How old evidence is. What is younger than ten seconds is as good as any: electors ask every few seconds.
+pub fn evidence(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "never heard".to_owned(), |ms| age(ms.max(9999)))
+}
+
 /// How long something took.
 pub fn took(ms: u64) -> String {
     match ms {
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(thousands(1_234_567), "1,234,567");
         let ages: Vec<String> = [0, 1999, 2000, 9999, 34_000, 61_000, 7_200_000, u64::MAX].map(age).to_vec();
         assert_eq!(ages, ["< 2 s", "< 2 s", "< 5 s", "< 10 s", "30 s", "1 min", "2 h", "213,503,982,334 days"]);
+        assert_eq!([None, Some(3), Some(10_000)].map(evidence), ["never heard", "< 10 s", "10 s"]);
         assert_eq!([999, 1234, 61_000].map(took), ["999 ms", "1.2 s", "1 min 1 s"]);
     }
 

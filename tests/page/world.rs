@@ -1,0 +1,186 @@
+//! An elector that watches some simulated shards.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Parser;
+use etcd_client::{Client, Txn, TxnOp};
+use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use vtelector::{
+    config::{ServeArgs, Settings},
+    metrics::Metrics,
+    pb::topodata::{Keyspace, Shard, Tablet, TabletType},
+    reparent::ReparentSettings,
+    sandbox::eventually,
+    serve::{Limits, MeasuredTablets, Parts, Server},
+    tablet::{GrpcTabletManager, TabletSettings},
+    topo::TabletAlias,
+};
+
+use crate::{
+    etcd::Etcd,
+    fleet::{CELL, Fleet},
+    shard::TABLETS,
+    wire,
+};
+
+/// Nothing here takes longer.
+pub const SOON: Duration = Duration::from_secs(60);
+/// Records in one transaction of etcd, whose limit is 128.
+const BATCH: usize = 100;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Whoever is dropped last ends last.
+pub struct World {
+    pub server: Server,
+    pub fleet: Arc<Fleet>,
+    pub etcd: Etcd,
+    _wire: JoinSet<()>,
+}
+
+impl World {
+    /// So many healthy shards of keyspace `fleet`, each seen.
+    pub async fn start(shards: usize) -> Self {
+        let world = Self::with_flags(shards, &["--instance-poll-time=1s"]).await;
+        let well = format!("All {shards} shards are well");
+        world.until("/", &well).await;
+        world
+    }
+
+    pub async fn with_flags(shards: usize, flags: &[&str]) -> Self {
+        let etcd = Etcd::start().await;
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let fleet = Fleet::declare(shards, port, etcd.topo().await, &etcd.address).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(wire::serve(fleet.clone(), listener));
+        let settings = settings(&etcd, flags);
+        let server = Server::start(&settings, parts(&settings, &fleet), Limits::default()).await.unwrap();
+        Self { server, fleet, etcd, _wire: tasks }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.http)
+    }
+
+    /// Waits until a page has these words.
+    pub async fn until(&self, path: &str, words: &str) {
+        let asked = async || match self.get(path).await.body {
+            page if page.contains(words) => Ok(()),
+            page => Err(page.split_once("<main").unwrap_or_default().1.chars().take(3000).collect::<String>()),
+        };
+        eventually(words, SOON, asked).await.unwrap();
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1"), "Accept: text/html\r\n", "").await
+    }
+
+    /// Sends a form as a browser does from our own page.
+    pub async fn post(&self, path: &str, form: &str) -> Answer {
+        let origin = format!("Origin: http://{}\r\nContent-Type: application/x-www-form-urlencoded\r\n", self.server.http);
+        self.ask(&format!("POST {path} HTTP/1.1"), &origin, form).await
+    }
+
+    pub async fn ask(&self, line: &str, headers: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.server.http).await.unwrap();
+        let (host, length) = (self.server.http, body.len());
+        let request = format!("{line}\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A server that has refused a body may close before all of it was read.
+        let _read = stream.read_to_end(&mut answer).await;
+        Answer::read(&answer)
+    }
+
+    /// Declares so many shards with a primary each in a keyspace that this elector does not look after.
+    pub async fn declare(&self, keyspace: &str, shards: usize) {
+        let policy = Keyspace { durability_policy: "semi_sync".to_owned(), ..Keyspace::default() };
+        self.fleet.topo.create_keyspace(keyspace, &policy).await.unwrap();
+        let mut client = Client::connect([&self.etcd.address], None).await.unwrap();
+        let records: Vec<(String, Vec<u8>)> = (0..shards).flat_map(|number| declared(keyspace, number)).collect();
+        for batch in records.chunks(BATCH) {
+            let puts: Vec<_> = batch.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_slice(), None)).collect();
+            client.txn(Txn::new().and_then(puts)).await.unwrap();
+        }
+    }
+
+    /// The primary's mysqld of that shard is gone.
+    pub fn kill_primary(&self, shard: usize) {
+        let mut shard = self.fleet.shard(shard);
+        let primary = shard.primary();
+        shard.kill(primary);
+    }
+}
+
+fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
+    let (name, alias) =
+        (format!("s{number:05}"), TabletAlias { cell: CELL.to_owned(), uid: 1_000_000 + (number * TABLETS) as u32 });
+    let record = Shard { primary_alias: Some((&alias).into()), is_primary_serving: true, ..Shard::default() };
+    let tablet = Tablet {
+        alias: Some((&alias).into()),
+        hostname: format!("db{number:05}.example"),
+        keyspace: keyspace.to_owned(),
+        shard: name.clone(),
+        r#type: TabletType::Primary.into(),
+        ..Tablet::default()
+    };
+    [
+        (format!("/vitess/global/keyspaces/{keyspace}/shards/{name}/Shard"), record.encode_to_vec()),
+        (format!("/vitess/zone1/tablets/{alias}/Tablet"), tablet.encode_to_vec()),
+    ]
+}
+
+fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
+    let line = format!(
+        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --cell={CELL} --allow-recovery=false --port=0 \
+         --grpc-port=0 --bind-address=127.0.0.1 --grpc-bind-address=127.0.0.1 --lock-timeout=5s --remote-operation-timeout=5s",
+        etcd.address
+    );
+    let line = Line::try_parse_from(line.split_whitespace().chain(more.iter().copied())).unwrap();
+    Settings::try_from(&line.serve).unwrap()
+}
+
+fn parts(settings: &Settings, fleet: &Fleet) -> Parts {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let tablets = MeasuredTablets::new(GrpcTabletManager::new(TabletSettings::default()).unwrap(), metrics.clone());
+    let reparents = ReparentSettings {
+        remote_operation_timeout: settings.remote_operation_timeout,
+        lock_timeout: settings.lock_timeout,
+        ledger_root: settings.ledger_root.clone(),
+        durability_extra: settings.durability_extra.clone(),
+        who: "elector-1:15999".to_owned(),
+        die_at: None,
+    };
+    Parts::new(fleet.topo.clone(), Arc::new(tablets), reparents, metrics)
+}
+
+/// An answer of HTTP.
+pub struct Answer {
+    pub status: u16,
+    head: String,
+    pub body: String,
+}
+
+impl Answer {
+    fn read(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
+    }
+}
