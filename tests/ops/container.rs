@@ -32,7 +32,9 @@ fn what_ships_has_no_shell_runs_as_nobody_and_writes_nothing() {
         assert!(tag != "latest" && name.contains('.'), "{image}: whose image, and which?");
     }
     let shipped = &all[stages[1]..];
-    assert!(shipped[0].1.contains("distroless") && !shipped.iter().any(|(name, _)| ["RUN", "ADD", "VOLUME"].contains(&name.as_str())));
+    assert!(
+        shipped[0].1.contains("distroless") && !shipped.iter().any(|(name, _)| ["RUN", "ADD", "VOLUME"].contains(&name.as_str()))
+    );
     let user = shipped.iter().rev().find(|(name, _)| name == "USER").unwrap();
     let (uid, gid) = user.1.split_once(':').unwrap();
     assert!(uid.parse::<u32>().unwrap() > 0 && gid.parse::<u32>().unwrap() > 0);

@@ -113,7 +113,10 @@ fn pods_keep_to_the_restricted_profile() {
         assert_eq!(pod.automount_service_account_token, Some(false));
         let container = only_container(&pod);
         let own = container.security_context.clone().unwrap();
-        assert_eq!((own.allow_privilege_escalation, own.read_only_root_filesystem, own.privileged), (Some(false), Some(true), None));
+        assert_eq!(
+            (own.allow_privilege_escalation, own.read_only_root_filesystem, own.privileged),
+            (Some(false), Some(true), None)
+        );
         assert_eq!(own.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
         for volume in pod.volumes.clone().unwrap() {
             assert!(volume.config_map.is_some(), "{}", volume.name);
@@ -136,7 +139,10 @@ fn one_elector_for_each_cell_each_with_a_name_and_probes_of_its_own() {
         let command = format!("vtelector {}", args.join(" ").replace("$(POD_NAME)", "pod").replace("$(POD_NAMESPACE)", "space"));
         super::commands::understood(&command).unwrap();
         let path = |probe: &Option<k8s_openapi::api::core::v1::Probe>| probe.clone().unwrap().http_get.unwrap().path.unwrap();
-        assert_eq!((path(&container.liveness_probe), path(&container.readiness_probe)), ("/livez".to_owned(), "/readyz".to_owned()));
+        assert_eq!(
+            (path(&container.liveness_probe), path(&container.readiness_probe)),
+            ("/livez".to_owned(), "/readyz".to_owned())
+        );
         assert!(container.startup_probe.is_none());
         assert!(pod.termination_grace_period_seconds.unwrap() > 30, "longer than --shutdown-wait-time");
     }
@@ -149,7 +155,8 @@ fn one_elector_for_each_cell_each_with_a_name_and_probes_of_its_own() {
 fn selectors_find_the_pods() {
     let (set, _) = pods().remove(0);
     let template = set.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap();
-    let matches = |wanted: &std::collections::BTreeMap<String, String>| wanted.iter().all(|(key, value)| template.get(key) == Some(value));
+    let matches =
+        |wanted: &std::collections::BTreeMap<String, String>| wanted.iter().all(|(key, value)| template.get(key) == Some(value));
     assert!(matches(&set.spec.unwrap().selector.match_labels.unwrap()));
     for service in of_kind("Service") {
         let service: Service = understood(&service);

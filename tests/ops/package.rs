@@ -5,7 +5,8 @@ use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 use super::path;
 
 fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).current_dir(path("")).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        Command::new(program).args(args).current_dir(path("")).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -24,7 +25,10 @@ fn the_package_holds_what_it_should_and_the_program_runs_from_it() {
     let arch = run("dpkg", &["--print-architecture"]);
     assert!(deb.ends_with(&format!("/vtelector_{version}_{}.deb", arch.trim())), "{deb}");
     let field = |name: &str| run("dpkg-deb", &["-f", deb, name]).trim().to_owned();
-    assert_eq!((field("Package"), field("Version"), field("Architecture")), ("vtelector".into(), version.into(), arch.trim().into()));
+    assert_eq!(
+        (field("Package"), field("Version"), field("Architecture")),
+        ("vtelector".into(), version.into(), arch.trim().into())
+    );
     assert!(field("Depends").contains("libc6") && field("Installed-Size").parse::<u64>().unwrap() > 1000);
     assert!(field("Description").lines().skip(1).all(|line| line.starts_with("  ") || line.starts_with(' ')));
 

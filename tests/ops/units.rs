@@ -77,7 +77,8 @@ fn units_restart_for_ever_and_run_as_nobody_special() {
 #[test]
 fn the_settings_that_are_installed_are_settings() {
     let content = read("deploy/systemd/vtelector.toml");
-    let commented: String = content.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = \"")).collect();
+    let commented: String =
+        content.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = \"")).collect();
     assert!(commented.contains("advertise-address"));
     let layers = vtelector::config::Layers::new(vec!["--config-file=vtelector.toml".into()], |_| None).unwrap();
     let (settings, _) = layers.settings(Some(&content)).unwrap();
