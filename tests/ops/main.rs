@@ -7,6 +7,7 @@ mod commands;
 mod container;
 mod documents;
 mod kubernetes;
+mod live;
 mod metrics;
 mod package;
 mod rules;
