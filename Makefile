@@ -31,6 +31,9 @@ build: ## the release binary
 sim: ## the simulation; SEED=n PAIR=FIRST,SECOND TESTS=module:: play one run again, SEEDS=n plays n seeds
 	cargo test --test simulation -- $(TESTS)
 
+record-series: ## the series of deploy/prometheus/tests, from electors in the simulation; STORY=name records one
+	cargo test --test simulation -- --ignored --nocapture record_series
+
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings

@@ -7,6 +7,7 @@ mod locks;
 mod peers;
 mod recover;
 mod registry;
+mod security;
 mod sense;
 mod shards;
 
@@ -23,6 +24,7 @@ use prometheus::{
 };
 pub use recover::{Phase, RecoverMetrics, ZEROS_MAX};
 pub use registry::{Family, Registry};
+pub use security::SecurityMetrics;
 pub use sense::SenseMetrics;
 use shards::ShardCounters;
 
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub sense: SenseMetrics,
     /// Problems and recoveries.
     pub recover: RecoverMetrics,
+    /// Who comes in.
+    pub security: SecurityMetrics,
 }
 
 impl Metrics {
@@ -160,6 +164,7 @@ impl Metrics {
             peers: PeerMetrics::new(&registry)?,
             sense: SenseMetrics::new(&registry)?,
             recover: RecoverMetrics::new(&registry)?,
+            security: SecurityMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;

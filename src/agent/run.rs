@@ -1,6 +1,7 @@
 //! Wiring: from settings to a running agent, and its end.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -11,8 +12,9 @@ use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep, timeout},
 };
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 use super::{
     Action, Agent, AgentError, AgentSettings, LocalState,
@@ -30,7 +32,10 @@ use crate::{
         self, queryservice::query_server::QueryServer, tabletmanagerservice::tablet_manager_server::TabletManagerServer,
         vtelectoragent::witness_server::WitnessServer,
     },
-    serve::listen,
+    serve::{
+        door::Entrance,
+        listen::{self, Crowd, Gate, Stream},
+    },
     tablet::TabletManager,
     topo::{Topo, TopoError},
 };
@@ -40,6 +45,9 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Requests of one connection that run at the same time.
 const REQUESTS_PER_CONNECTION_MAX: usize = 64;
+
+/// Connections at the same time: electors, vtctlds, and the other tablets of the shard.
+const CONNECTIONS_MAX: usize = 1024;
 
 /// Between two attempts to write our record.
 const PUBLISH_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -218,12 +226,10 @@ fn serve(agent: &Arc<Agent>, listener: TcpListener) -> Result<(), RunError> {
     let manager = TabletManagerServer::new(TabletManagerService(agent.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut server = Server::builder();
-    if let Some(tls) = &agent.settings.grpc_tls {
-        let tls = listen::tls(tls).map_err(|error| RunError::Tls(error.to_string()))?;
-        server = server.tls_config(tls).map_err(|error| RunError::Tls(error.to_string()))?;
-    }
-    let router = server
+    let tls = listen::tls(Entrance::Grpc, agent.settings.grpc_tls.as_ref()).map_err(|error| RunError::Tls(error.to_string()))?;
+    let crowd = Crowd::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
+    let gate = Gate { entrance: Entrance::Grpc, listener, tls, crowd, metrics: None };
+    let router = Server::builder()
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .add_service(manager)
         .add_service(QueryServer::new(HealthService(agent.clone())))
@@ -232,7 +238,9 @@ fn serve(agent: &Arc<Agent>, listener: TcpListener) -> Result<(), RunError> {
         .add_service(v1)
         .add_service(v1alpha);
     let shutdown = agent.shutdown.clone();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (arrivals, taking) = gate.open(agent.shutdown.clone());
+    let incoming = ReceiverStream::new(arrivals).map(Ok::<Stream, Infallible>);
+    agent.tasks.spawn(taking);
     agent.tasks.spawn(async move {
         reporter.set_serving::<TabletManagerServer<TabletManagerService>>().await;
         reporter.set_serving::<QueryServer<HealthService>>().await;

@@ -35,6 +35,11 @@ enum Command {
     Client(Box<client::ClientCommand>),
 }
 
+/// Every command with its flags.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (cli, ignored) = match parse(args) {
@@ -86,7 +91,7 @@ enum Usage {
 
 /// Puts the flags of the command in our parser's form first, as it is called from unit files written for Go programs.
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>), Usage> {
-    let mut command = Cli::command();
+    let mut command = command();
     command.build();
     let mut args = args.into_iter();
     let mut line: Vec<OsString> = args.by_ref().take(1).collect();

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     config::{GoDuration, Settings},
     metrics::Metrics,
-    mysql::fence::DirectFence,
+    mysql::{fence::DirectFence, tls::MysqlTls},
     reparent::{DieAt, ReparentSettings},
     serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
@@ -82,7 +82,8 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
     if let Some(at) = die_at {
         tracing::warn!(?at, "VTELECTOR_DIE_AT is set: this process aborts at that step of its first reparent");
     }
-    let fence = settings.fence.clone().map(DirectFence::new);
+    let mysql_tls = settings.mysql_tls.as_ref().map(MysqlTls::load).transpose()?;
+    let fence = settings.fence.clone().map(|account| DirectFence::new(account).tls(mysql_tls));
     let settings = ReparentSettings {
         remote_operation_timeout: settings.remote_operation_timeout,
         lock_timeout: settings.lock_timeout,

@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn a_flag_that_asks_for_protection_we_do_not_have_is_refused() {
-        let error = parse("--grpc-auth-mode static").unwrap_err().to_string();
-        assert!(error.contains("--grpc-auth-mode") && error.contains("static") && error.contains("--grpc-ca"), "{error}");
-        assert_eq!(parse("--grpc-auth-mode=").unwrap().ignored, ["--grpc-auth-mode"]);
+        let error = parse("--security-policy read-only").unwrap_err().to_string();
+        assert!(error.contains("--security-policy read-only") && error.contains("--auth-token-file"), "{error}");
+        assert_eq!(parse("--security-policy=").unwrap().ignored, ["--security-policy"]);
     }
 
     #[test]

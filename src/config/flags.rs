@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{ElectorArgs, EventArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
+use super::{DoorArgs, ElectorArgs, EventArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +37,7 @@ pub struct TopoArgs {
     /// Key of that certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub topo_etcd_tls_key: Option<PathBuf>,
-    /// Authority that signed etcd's certificate (PEM)
+    /// Authority that signed etcd's certificate (PEM); alone it means TLS to an etcd that asks for no client certificate
     #[arg(long, value_name = "FILE")]
     pub topo_etcd_tls_ca: Option<PathBuf>,
     /// Longest wait for a shard or keyspace lock
@@ -107,6 +107,9 @@ pub struct ServeArgs {
     /// Let in clients without TLS as well
     #[arg(long, value_name = "BOOL", value_parser = go_bool, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
     pub grpc_enable_optional_tls: bool,
+    /// Who may come in.
+    #[command(flatten)]
+    pub door: DoorArgs,
     /// The other electors.
     #[command(flatten)]
     pub peers: PeerArgs,

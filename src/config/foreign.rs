@@ -33,18 +33,11 @@ const fn refused(name: &'static str, remedy: &'static str) -> Foreign {
     Foreign { name, takes_value: true, refusal: Some(remedy) }
 }
 
-const MUTUAL_TLS: &str = "the server would run without it: leave it out and demand client certificates with --grpc-ca";
 const NO_CRL: &str = "revocation lists are not read: leave it out and replace the authority that signed the revoked certificate";
-const NO_POLICY: &str = "HTTP answers are not protected by it: leave it out and bind HTTP to an address that only you reach";
+const NO_POLICY: &str =
+    "HTTP is not protected by it: leave it out and use --grpc-auth-mode static, --auth-token-file or --http-ca";
 
 const FLAGS: &[Foreign] = &[
-    refused("grpc-auth-mode", MUTUAL_TLS),
-    refused("grpc-auth-static-password-file", MUTUAL_TLS),
-    refused("grpc-auth-mtls-allowed-substrings", MUTUAL_TLS),
-    refused(
-        "grpc-auth-static-client-creds",
-        "tablets would be called without them: leave it out and use --tablet-manager-grpc-cert",
-    ),
     refused("grpc-crl", NO_CRL),
     refused("tablet-manager-grpc-crl", NO_CRL),
     refused("security-policy", NO_POLICY),

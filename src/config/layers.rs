@@ -236,7 +236,7 @@ mod tests {
             ("failover-floor = {x = 1}", "failover-floor: a text"),
             ("failover-floor: 7s", "TOML"),
             ("config-file = \"x\"", "names no other file"),
-            ("grpc-auth-mode = \"static\"", "--grpc-auth-mode"),
+            ("grpc-crl = \"x\"", "--grpc-crl"),
         ] {
             let error = layers("--config-file=f.toml", &[]).settings(Some(content)).unwrap_err().to_string();
             assert!(error.contains(words) && (error.contains("f.toml") || error.contains("25h")), "{content}: {error}");

@@ -1,6 +1,7 @@
 //! Settings of a server: flags in VTOrc's and vtctld's names, checked once and together, into one typed struct.
 
 mod argv;
+mod door;
 mod duration;
 mod elector;
 mod events;
@@ -19,6 +20,7 @@ use std::{
 };
 
 pub use argv::{Normalized, normalize};
+pub use door::{DoorArgs, DoorSettings, Subjects};
 pub use duration::{DurationError, GoDuration};
 pub use elector::ElectorArgs;
 pub use events::EventArgs;
@@ -32,7 +34,7 @@ use crate::{
     diagnose::Rules,
     durability::{Extra, ExtraError},
     ledger::FlapRules,
-    mysql::fence::FenceAccount,
+    mysql::{fence::FenceAccount, tls::MysqlTlsFiles},
     peers::PeerTls,
     sense::Watched,
     tablet::TabletTls,
@@ -118,6 +120,8 @@ pub struct Settings {
     pub grpc: Listen,
     /// TLS of the gRPC server.
     pub grpc_tls: Option<ServerTls>,
+    /// Who may come in.
+    pub door: DoorSettings,
     /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
     pub advertise: Option<(String, Option<u16>)>,
     /// TLS towards the other electors.
@@ -144,6 +148,8 @@ pub struct Settings {
     pub flap: FlapRules,
     /// The account that fences MySQL servers directly; without one that is off.
     pub fence: Option<FenceAccount>,
+    /// TLS towards MySQL servers that are verified; `None` = whatever they offer, unverified.
+    pub mysql_tls: Option<MysqlTlsFiles>,
     /// How often each tablet is asked everything.
     pub instance_poll_time: Duration,
     /// How often each primary is asked whether it lives.
@@ -179,6 +185,7 @@ impl TryFrom<&ServeArgs> for Settings {
         }
         let lock_timeout = at_least("lock-timeout", args.topo.lock_timeout, Duration::from_millis(100))?;
         let grpc_tls = server_tls(&args.server_tls)?;
+        let door = args.door.settings(grpc_tls.as_ref())?;
         Ok(Self {
             cell: args.cell.clone(),
             http,
@@ -192,6 +199,7 @@ impl TryFrom<&ServeArgs> for Settings {
             wait_replicas_timeout: at_least("wait-replicas-timeout", args.wait_replicas_timeout, Duration::from_millis(100))?,
             flap: args.flap.rules()?,
             fence: args.fence.account(std::env::var(PASSWORD_VARIABLE).ok())?,
+            mysql_tls: args.fence.tls()?,
             instance_poll_time: at_least("instance-poll-time", args.instance_poll_time, Duration::from_millis(100))?,
             primary_liveness_interval: at_least(
                 "primary-liveness-interval",
@@ -206,7 +214,8 @@ impl TryFrom<&ServeArgs> for Settings {
             ledger_root: absolute("ledger-root", &args.ledger_root, "/vtelector")?,
             shutdown_wait: args.shutdown_wait_time.0,
             layers: args.layers.clone(),
-            warnings: warnings(&topo, lock_timeout),
+            warnings: [warnings(&topo, lock_timeout), door.warnings()].concat(),
+            door,
             topo,
         })
     }
@@ -223,19 +232,12 @@ impl TryFrom<&TopoArgs> for TopoSettings {
         let remote = at_least("remote-operation-timeout", args.remote_operation_timeout, Duration::from_millis(100))?;
         let cert = pair("topo-etcd-tls", &args.topo_etcd_tls_cert, &args.topo_etcd_tls_key)?;
         let ca = readable("topo-etcd-tls-ca", &args.topo_etcd_tls_ca)?;
-        if let (None, Some(ca)) = (&cert, &ca) {
-            let remedy = "give --topo-etcd-tls-cert and --topo-etcd-tls-key as well, or leave it out";
-            return Err(ConfigError::new(
-                "topo-etcd-tls-ca",
-                ca.display(),
-                "TLS towards etcd needs a client certificate",
-                remedy,
-            ));
-        }
+        // An authority alone, which Vitess does not look at, means TLS to an etcd that asks for no certificate.
+        let tls = (cert.is_some() || ca.is_some()).then(|| TopoTls { ca, identity: cert.map(|files| (files.cert, files.key)) });
         Ok(Self {
             global_server_address: endpoints(&args.topo_global_server_address)?,
             global_root: global_root(&args.topo_global_root)?,
-            tls: cert.map(|files| TopoTls { cert: files.cert, key: files.key, ca }),
+            tls,
             lease_ttl: lease_ttl(args.topo_etcd_lease_ttl)?,
             request_timeout: remote.min(ETCD_REQUEST_TIMEOUT),
         })

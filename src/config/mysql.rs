@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
-use crate::mysql::{conn::Secret, fence::FenceAccount};
+use super::{ConfigError, pair, readable};
+use crate::{
+    mysql::{conn::Secret, fence::FenceAccount, tls::MysqlTlsFiles},
+    tls::ClientFiles,
+};
 
 /// Where the password stands when no file is given. A flag for it would show in the list of processes.
 pub const PASSWORD_VARIABLE: &str = "VTELECTOR_MYSQL_PASSWORD";
 
 /// The account.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct FenceArgs {
     /// Account that fences a MySQL server whose tablet does not answer; nothing is fenced over MySQL without it
     #[arg(
@@ -24,6 +27,19 @@ pub struct FenceArgs {
     /// File with its password; else the environment's VTELECTOR_MYSQL_PASSWORD is taken
     #[arg(long, value_name = "FILE", help_heading = "MySQL")]
     pub mysql_password_file: Option<PathBuf>,
+    /// Authority that signed the MySQL servers' certificates (PEM): servers that cannot prove themselves are not entered. Without it
+    /// connections are encrypted where the server offers that, and nothing is verified
+    #[arg(long, value_name = "FILE", help_heading = "MySQL")]
+    pub mysql_ssl_ca: Option<PathBuf>,
+    /// Client certificate towards MySQL (PEM); needs the key and --mysql-ssl-ca too
+    #[arg(long, value_name = "FILE", help_heading = "MySQL")]
+    pub mysql_ssl_cert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "MySQL")]
+    pub mysql_ssl_key: Option<PathBuf>,
+    /// Name that the MySQL servers' certificates bear, where it is not their host name
+    #[arg(long, value_name = "NAME", help_heading = "MySQL")]
+    pub mysql_ssl_server_name: Option<String>,
 }
 
 impl FenceArgs {
@@ -50,6 +66,24 @@ impl FenceArgs {
         };
         Ok(Some(FenceAccount { user: self.mysql_user.clone(), password: Secret(password) }))
     }
+
+    /// TLS towards the servers, when they are to be verified.
+    pub(super) fn tls(&self) -> Result<Option<MysqlTlsFiles>, ConfigError> {
+        let identity = pair("mysql-ssl", &self.mysql_ssl_cert, &self.mysql_ssl_key)?;
+        let ca = readable("mysql-ssl-ca", &self.mysql_ssl_ca)?;
+        let server_name = self.mysql_ssl_server_name.clone().filter(|name| !name.is_empty());
+        match (ca, identity) {
+            (None, None) => Ok(None),
+            (None, Some(files)) => {
+                let problem = "the certificate would be shown to a server that proves nothing";
+                Err(ConfigError::new("mysql-ssl-cert", files.cert.display(), problem, "give --mysql-ssl-ca as well"))
+            }
+            (ca, identity) => {
+                let files = ClientFiles { ca, identity: identity.map(|files| (files.cert, files.key)) };
+                Ok(Some(MysqlTlsFiles { files, server_name }))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +91,8 @@ mod tests {
     use super::*;
 
     fn account(user: &str, file: Option<&Path>, variable: Option<&str>) -> Result<Option<FenceAccount>, ConfigError> {
-        let args = FenceArgs { mysql_user: user.to_owned(), mysql_password_file: file.map(Path::to_owned) };
+        let args =
+            FenceArgs { mysql_user: user.to_owned(), mysql_password_file: file.map(Path::to_owned), ..FenceArgs::default() };
         args.account(variable.map(str::to_owned))
     }
 

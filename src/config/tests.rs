@@ -119,7 +119,7 @@ fn half_of_tls_is_an_error() {
         (format!("--grpc-cert {pem}"), "give --grpc-key"),
         (format!("--grpc-key {pem}"), "give --grpc-cert"),
         (format!("--grpc-ca {pem}"), "let everybody in"),
-        (format!("--topo-etcd-tls-ca {pem}"), "give --topo-etcd-tls-cert"),
+        (format!("--http-ca {pem}"), "give --http-cert"),
         (format!("--tablet-manager-grpc-cert {pem}"), "give --tablet-manager-grpc-key"),
         (format!("--tablet-manager-grpc-cert {pem} --tablet-manager-grpc-key {pem}"), "give --tablet-manager-grpc-ca"),
     ] {

@@ -11,6 +11,9 @@ use std::{
 use mysql_async::{Conn, Error as DriverError, OptsBuilder, SslOpts, consts::ColumnFlags, prelude::Queryable};
 use tokio::time::{Instant, timeout_at};
 
+use super::tls::MysqlTls;
+pub use crate::secret::Secret;
+
 /// Idle connections that are kept; what is released beyond them is closed.
 const IDLE_MAX: usize = 4;
 
@@ -47,16 +50,6 @@ impl fmt::Display for MysqlAddress {
             MysqlAddress::Socket(path) => write!(f, "{}", path.display()),
             MysqlAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
         }
-    }
-}
-
-/// A password; never printed.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
     }
 }
 
@@ -237,6 +230,12 @@ impl MysqlConn {
             done => done,
         }
         .map_err(|error| error.of(settings))
+    }
+
+    /// Logs in over TLS: to a server that bears a certificate of the right authority and name, and to no other.
+    pub async fn connect_with_tls(settings: &MysqlSettings, tls: &MysqlTls, deadline: Instant) -> Result<Self, MysqlError> {
+        let limit = deadline.min(Instant::now() + settings.connect_timeout);
+        Self::login(settings, Some(tls.options().await), limit).await.map_err(|error| error.of(settings))
     }
 
     async fn login(settings: &MysqlSettings, tls: Option<SslOpts>, limit: Instant) -> Result<Self, LoginError> {

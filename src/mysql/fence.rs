@@ -25,6 +25,7 @@ use tokio_util::{
 use super::{
     GtidSet,
     conn::{MysqlAddress, MysqlConn, MysqlError, MysqlSettings, Secret},
+    tls::MysqlTls,
 };
 use crate::pb::topodata::Tablet;
 
@@ -129,6 +130,7 @@ pub struct FenceAccount {
 #[derive(Clone)]
 pub struct DirectFence {
     account: FenceAccount,
+    tls: Option<MysqlTls>,
     under_way: Arc<Mutex<UnderWay>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -178,7 +180,13 @@ impl DirectFence {
     pub fn new(account: FenceAccount) -> Self {
         let stop = CancellationToken::new();
         let _stop_with_us = Arc::new(stop.clone().drop_guard());
-        Self { account, under_way: Arc::default(), tasks: TaskTracker::new(), stop, _stop_with_us }
+        Self { account, tls: None, under_way: Arc::default(), tasks: TaskTracker::new(), stop, _stop_with_us }
+    }
+
+    /// Enters only servers that this TLS proves; without it TLS is spoken where it is offered, and nothing verified.
+    pub fn tls(mut self, tls: Option<MysqlTls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Opens a connection to keep.
@@ -231,7 +239,10 @@ impl DirectFence {
         let FenceAccount { user, password } = self.account.clone();
         let connect_timeout = deadline.saturating_duration_since(Instant::now());
         let settings = MysqlSettings { address: server.clone(), user, password, connect_timeout };
-        let connected = MysqlConn::connect_preferring_tls(&settings, deadline).await;
+        let connected = match &self.tls {
+            None => MysqlConn::connect_preferring_tls(&settings, deadline).await,
+            Some(tls) => MysqlConn::connect_with_tls(&settings, tls, deadline).await,
+        };
         connected.map_err(|source| FenceError::Unreachable { server: server.to_string(), source })
     }
 

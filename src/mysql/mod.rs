@@ -5,6 +5,7 @@ pub mod fence;
 pub mod gtid;
 pub mod position;
 pub mod probe;
+pub mod tls;
 
 pub use gtid::{GtidError, GtidSet, ServerUuid};
 pub use position::Position;

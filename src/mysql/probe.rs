@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     conn::{MysqlConn, MysqlError, MysqlSettings, NO_GREETING},
     fence::{FenceAccount, address},
+    tls::MysqlTls,
 };
 use crate::{pb::topodata::Tablet, shard::FailureClass};
 
@@ -45,12 +46,19 @@ pub trait DirectLink: Send + 'static {
 /// Connects with one account.
 pub struct DirectProbe {
     account: FenceAccount,
+    tls: Option<MysqlTls>,
 }
 
 impl DirectProbe {
     /// Connects to nothing yet.
     pub fn new(account: FenceAccount) -> Self {
-        Self { account }
+        Self { account, tls: None }
+    }
+
+    /// Enters only servers that this TLS proves; without it TLS is spoken where it is offered, and nothing verified.
+    pub fn tls(mut self, tls: Option<MysqlTls>) -> Self {
+        self.tls = tls;
+        self
     }
 }
 
@@ -62,7 +70,10 @@ impl DirectMysql for DirectProbe {
         let FenceAccount { user, password } = self.account.clone();
         let connect_timeout = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let settings = MysqlSettings { address, user, password, connect_timeout };
-        let connect = || MysqlConn::connect_preferring_tls(&settings, deadline);
+        let connect = async || match &self.tls {
+            None => MysqlConn::connect_preferring_tls(&settings, deadline).await,
+            Some(tls) => MysqlConn::connect_with_tls(&settings, tls, deadline).await,
+        };
         let connected = match connect().await {
             Err(error) if error.errno() == Some(TOO_MANY_CONNECTIONS) => connect().await,
             done => done,

@@ -2,18 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tonic::{
-    Code, Request, Response, Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 
-use super::{Elector, Observation, Probe};
+use super::{Elector, Observation, PeerDoor, Probe};
 use crate::{
     pb::vtelector::{self as pb, elector_client::ElectorClient, probe::Outcome},
     shard::FailureClass,
@@ -69,33 +65,25 @@ questions! {
     ExplainRequest => explain -> ExplainResponse;
 }
 
-/// Files of TLS towards the other electors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerTls {
-    /// The authority that signed their certificates (PEM); the system's when absent.
-    pub ca: Option<PathBuf>,
-    /// Our own certificate and its key (PEM), for electors that let in nobody without.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
 /// Asks over gRPC, over one channel for each address.
 pub struct GrpcAsk {
-    tls: Option<PeerTls>,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    door: PeerDoor,
+    channels: Mutex<BTreeMap<String, (u64, Channel)>>,
 }
 
 impl GrpcAsk {
-    /// With TLS when its files are given. They are read when a channel is made.
-    pub fn new(tls: Option<PeerTls>) -> Self {
-        Self { tls, channels: Mutex::default() }
+    /// Calls the others in this way.
+    pub fn new(door: PeerDoor) -> Self {
+        Self { door, channels: Mutex::default() }
     }
 
     /// Its answer, or why there is none. Ends within `limit`.
     pub async fn ask<Q: Question>(&self, elector: &Elector, question: Q, limit: Duration) -> Result<Q::Answer, Status> {
-        let channel = self.channel(&elector.address, limit).map_err(Status::unavailable)?;
+        let channel = self.channel(&elector.address, limit).await.map_err(Status::unavailable)?;
         let client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut request = Request::new(question);
         request.set_timeout(limit);
+        self.door.sign(&mut request).await;
         let answered = tokio::time::timeout(limit, Q::put(request, client)).await;
         let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
         if answered.as_ref().is_err_and(|status| !is_answer(status.code())) {
@@ -104,22 +92,17 @@ impl GrpcAsk {
         answered.map(Response::into_inner)
     }
 
-    fn channel(&self, address: &str, limit: Duration) -> Result<Channel, String> {
+    async fn channel(&self, address: &str, limit: Duration) -> Result<Channel, String> {
+        let (endpoint, number) = self.door.endpoint(address).await?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
+        if let Some((_, channel)) = channels.get(address).filter(|(made_with, _)| *made_with == number) {
             return Ok(channel.clone());
         }
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"));
-        let mut endpoint = endpoint.map_err(|_| format!("{address:?} is no address"))?.connect_timeout(limit);
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(config(tls)?).map_err(|error| format!("TLS towards {address}: {error}"))?;
-        }
-        let channel = endpoint.connect_lazy();
+        let channel = endpoint.connect_timeout(limit).connect_lazy();
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        channels.insert(address.to_owned(), channel.clone());
+        channels.insert(address.to_owned(), (number, channel.clone()));
         Ok(channel)
     }
 
@@ -131,19 +114,15 @@ impl GrpcAsk {
 
 /// Whether the elector itself has refused, over a connection that works.
 fn is_answer(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::ResourceExhausted)
-}
-
-fn config(tls: &PeerTls) -> Result<ClientTlsConfig, String> {
-    let read = |file: &PathBuf| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
-    let config = match &tls.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
-        None => ClientTlsConfig::new().with_enabled_roots(),
-    };
-    Ok(match &tls.identity {
-        Some((cert, key)) => config.identity(Identity::from_pem(read(cert)?, read(key)?)),
-        None => config,
-    })
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+    )
 }
 
 #[async_trait]

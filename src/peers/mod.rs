@@ -2,6 +2,7 @@
 
 mod ask;
 mod clerk;
+mod door;
 mod observe;
 mod ownership;
 mod quorum;
@@ -25,7 +26,8 @@ use registrar::{Registrar, now_ms};
 use roll::{Keys, Roll};
 
 pub(crate) use ask::message;
-pub use ask::{Ask, GrpcAsk, PeerTls, Question};
+pub use ask::{Ask, GrpcAsk, Question};
+pub use door::{PeerDoor, PeerTls};
 pub use observe::{Listen, Observation, ObserveError, Observer, PROBE_LIMIT, Probe};
 pub use ownership::Ownership;
 pub use quorum::{Claim, Evidence, Refused, Verdict, tally};

@@ -4,6 +4,7 @@ mod calls;
 pub mod door;
 pub mod events;
 mod grpc;
+mod guarding;
 mod http;
 pub(crate) mod listen;
 mod measured;
@@ -12,10 +13,12 @@ mod reload;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prost_reflect::DescriptorPool;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use door::{Door, Entrance};
 use events::{Alive, EventLog, LogSettings, Printer, webhook::Desk};
+use listen::{Crowd, Gate};
 use reload::Reload;
 
 pub use calls::Limits;
@@ -24,14 +27,19 @@ pub use measured::{MeasuredStores, MeasuredTablets};
 use crate::{
     config::Settings,
     ledger::Clock,
-    metrics::Metrics,
-    mysql::probe::{DirectMysql, DirectProbe},
+    metrics::{Metrics, SecurityMetrics},
+    mysql::{
+        probe::{DirectMysql, DirectProbe},
+        tls::MysqlTls,
+    },
     pb,
-    peers::{GrpcAsk, Observer, PeerSettings},
+    peers::{GrpcAsk, Observer, PeerDoor, PeerSettings},
     recover::{Elector, ElectorSettings, Live},
     reparent::{Hands, Outcome, ReparentError, ReparentSettings},
+    rotating::Rotating,
     sense::SenseSettings,
     tablet::TabletManager,
+    tls::{ServerSide, TlsError},
     topo::{ShardId, Topo},
 };
 
@@ -55,8 +63,19 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// A certificate, key or authority cannot be used.
-    #[error("TLS of the gRPC server (--grpc-cert, --grpc-key, --grpc-ca): {0}")]
-    Tls(String),
+    #[error("TLS of a server (--{flags}-cert, --{flags}-key, --{flags}-ca): {problem}")]
+    Tls {
+        /// How the flags begin.
+        flags: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// What proves who somebody is cannot be used.
+    #[error("who may come in: {0}")]
+    Door(String),
+    /// Files of a connection that we make cannot be used.
+    #[error("TLS towards others: {0}")]
+    Client(#[from] TlsError),
     /// The descriptors of our own messages cannot be read.
     #[error("the message descriptors in this program: {0}")]
     Schema(String),
@@ -131,25 +150,37 @@ impl Server {
     /// Listens on both addresses and answers from then on.
     pub async fn start(settings: &Settings, parts: Parts, limits: Limits) -> Result<Self, ServeError> {
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
-        let tls = settings.grpc_tls.as_ref().map(listen::tls).transpose()?;
+        let tls = (
+            listen::tls(Entrance::Grpc, settings.grpc_tls.as_ref())?,
+            listen::tls(Entrance::Http, settings.door.http_tls.as_ref())?,
+        );
+        let door = Arc::new(Door::new(&settings.door).map_err(ServeError::Door)?);
+        let mysql_tls = settings.mysql_tls.as_ref().map(MysqlTls::load).transpose()?;
+        let peers = PeerDoor::load(settings.peer_tls.as_ref(), settings.door.client_creds.as_ref())?;
         let grpc_listener = listen::bind("grpc-port", &settings.grpc).await?;
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
-        let ask = Arc::new(GrpcAsk::new(settings.peer_tls.clone()));
-        let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone());
+        let ask = Arc::new(GrpcAsk::new(peers));
+        let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone(), mysql_tls);
         let who = told.peers.who.clone();
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
         let (events, webhooks) = event_log(settings, &parts, &elector, who, &stopping)?;
         let beside = calls::Beside { ask, events: events.clone(), webhooks: webhooks.clone(), in_force };
+        let security = parts.metrics.security.clone();
         let context = calls::Context::new(settings, parts, &elector, beside, limits, stopping.clone())?;
-        faces.spawn(grpc::serve(grpc_listener, tls, context.clone(), closing.clone())?);
+        guarding::announce(&door, &security);
+        let servers = [tls.0.clone(), tls.1.clone()];
+        faces.spawn(guarding::run(settings, door.clone(), security.clone(), servers, closing.clone()));
+        let grpc_gate = gate(Entrance::Grpc, grpc_listener, tls.0, limits, security.clone());
+        let http_gate = gate(Entrance::Http, http_listener, tls.1, limits, security);
+        faces.spawn(grpc::serve(grpc_gate, door.clone(), context.clone(), closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
-        faces.spawn(http::serve(http_listener, context, closing.clone()));
+        faces.spawn(http::serve(http_gate, door, context, closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, events, webhooks, faces })
     }
 
@@ -195,6 +226,18 @@ fn event_log(
     Ok((log, webhooks))
 }
 
+/// Where clients come in at one of the faces.
+fn gate(
+    entrance: Entrance,
+    listener: TcpListener,
+    tls: Option<Rotating<ServerSide>>,
+    limits: Limits,
+    metrics: SecurityMetrics,
+) -> Gate {
+    let crowd = Crowd::new(limits.connections, limits.connections_of_address);
+    Gate { entrance, listener, tls, crowd, metrics: Some(metrics) }
+}
+
 /// What the elector is told.
 fn elector(
     settings: &Settings,
@@ -202,6 +245,7 @@ fn elector(
     grpc: SocketAddr,
     live: watch::Receiver<Arc<Live>>,
     ask: Arc<GrpcAsk>,
+    mysql_tls: Option<MysqlTls>,
 ) -> ElectorSettings {
     let hostname = parts.hands.topo.hostname();
     let sense = SenseSettings {
@@ -224,7 +268,7 @@ fn elector(
         peers,
         ask,
         observer: parts.observer.clone(),
-        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account)) as Arc<dyn DirectMysql>),
+        direct: settings.fence.clone().map(|account| Arc::new(DirectProbe::new(account).tls(mysql_tls)) as Arc<dyn DirectMysql>),
         live,
         clock: Clock::of_this_machine(),
     }

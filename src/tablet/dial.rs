@@ -8,9 +8,9 @@ use tokio_rustls::TlsConnector;
 use super::{
     http2::{Client, Driver, Socket},
     link::Lost,
-    tls::{TlsDialler, TlsError},
+    tls::TlsDialler,
 };
-use crate::{connect::connect, shard::FailureClass};
+use crate::{connect::connect, shard::FailureClass, tls::TlsError};
 
 /// Where a tablet listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Dialler {
             None => Socket::Plain(tcp),
             Some(tls) => {
                 let name = tls.server_name(&endpoint.host)?;
-                let session = TlsConnector::from(tls.config()).connect(name, tcp).await;
+                let session = TlsConnector::from(tls.config().await).connect(name, tcp).await;
                 let tls_error = |error: io::Error| DialError::Tls { endpoint: endpoint.clone(), reason: error.to_string() };
                 Socket::Tls(Box::new(session.map_err(tls_error)?))
             }

@@ -14,7 +14,7 @@ use super::{
     dial::{Dialler, Endpoint},
     health,
     link::{Lost, MESSAGE_BYTES_MAX, Outgoing, SendError},
-    tls::{TabletTls, TlsDialler, TlsError},
+    tls::{TabletTls, TlsDialler},
 };
 use crate::{
     pb::{
@@ -25,6 +25,7 @@ use crate::{
         vtelectoragent::{HearRequest, HearResponse, Heard},
     },
     shard::{FailureClass, Greeting},
+    tls::TlsError,
     topo::TabletAlias,
 };
 

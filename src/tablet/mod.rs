@@ -18,7 +18,9 @@ use async_trait::async_trait;
 
 pub use error::{MYSQLD_SILENT, MysqlErrno, OVERTAKEN, TabletError, TabletErrorKind, mysql_failure};
 pub use grpc::{GrpcTabletManager, LOCK_REVISION_KEY, TabletSettings};
-pub use tls::{TabletTls, TlsError};
+pub use tls::TabletTls;
+
+pub use crate::tls::TlsError;
 
 use futures_util::stream::BoxStream;
 

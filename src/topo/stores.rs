@@ -17,7 +17,7 @@ pub struct TopoSettings {
     pub global_server_address: String,
     /// `--topo-global-root`.
     pub global_root: String,
-    /// `--topo-etcd-tls-cert`, `-key`, `-ca`; TLS is used when cert and key are given.
+    /// `--topo-etcd-tls-cert`, `-key`, `-ca`; TLS is used when any of them is given.
     pub tls: Option<TopoTls>,
     /// `--topo-etcd-lease-ttl`: life of the lock after its holder died.
     pub lease_ttl: Duration,
@@ -26,15 +26,7 @@ pub struct TopoSettings {
 }
 
 /// Files of the TLS identity towards etcd.
-#[derive(Debug, Clone)]
-pub struct TopoTls {
-    /// Client certificate (PEM).
-    pub cert: std::path::PathBuf,
-    /// Its key (PEM).
-    pub key: std::path::PathBuf,
-    /// Authority that signed the server's certificate; the system's when absent.
-    pub ca: Option<std::path::PathBuf>,
-}
+pub type TopoTls = crate::tls::ClientFiles;
 
 /// Opens the store at an address. Production opens etcd; the simulation and tests open what they like.
 pub trait Stores: Send + Sync + 'static {

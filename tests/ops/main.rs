@@ -3,8 +3,12 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a measurement takes the real time; tools are awaited")]
 
 mod bounds;
+mod commands;
 mod documents;
 mod metrics;
+mod rules;
+mod runbook;
+mod settings;
 
 use std::path::{Path, PathBuf};
 

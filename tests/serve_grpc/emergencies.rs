@@ -417,7 +417,7 @@ async fn a_shard_that_is_locked_is_waited_for_but_not_by_a_dry_run() {
 
 #[tokio::test]
 async fn one_too_many_is_refused_dry_runs_too() {
-    let mut world = World::with_limits(Limits { requests: 8, reparents: 0 }).await;
+    let mut world = World::with_limits(Limits { requests: 8, reparents: 0, ..Limits::default() }).await;
     let mut elector = elector(&world).await;
     refused(world.client.emergency_reparent_shard(emergency()).await, Code::ResourceExhausted, &["reparents"]);
     for dry_run in [false, true] {

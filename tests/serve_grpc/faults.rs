@@ -91,7 +91,7 @@ async fn a_method_that_is_not_served_says_what_to_use() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_or_one_too_many_is_refused() {
-    let mut world = World::with_limits(Limits { requests: 1, reparents: 0 }).await;
+    let mut world = World::with_limits(Limits { requests: 1, reparents: 0, ..Limits::default() }).await;
     let huge = GetKeyspaceRequest { keyspace: "x".repeat(17 << 20) };
     let status = world.client.get_keyspace(huge).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");

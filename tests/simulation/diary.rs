@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, Write},
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
@@ -25,8 +25,8 @@ pub struct Diary {
 struct Page(Arc<Diary>);
 
 impl Diary {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { began: SystemTime::now(), start: Instant::now(), lines: Mutex::default(), who: "--" })
+    pub fn new(ago: Duration) -> Arc<Self> {
+        Arc::new(Self { began: SystemTime::now() - ago, start: Instant::now(), lines: Mutex::default(), who: "--" })
     }
 
     /// Also writes down what the code under test logs in this thread.

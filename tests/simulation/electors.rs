@@ -34,6 +34,7 @@ const NEXT_LIFE: usize = 10;
 /// A running elector of the world.
 pub struct Seated {
     pub elector: Option<Elector>,
+    pub metrics: Arc<Metrics>,
     observer: Arc<Observer>,
 }
 
@@ -133,8 +134,11 @@ pub fn start(world: &Arc<World>, node: Node) {
         live: watch::Sender::new(Arc::new(live)).subscribe(),
         clock: Clock::new(Arc::new(move || clock.wall())),
     };
-    let elector = Elector::start(hands, Arc::new(Metrics::new().unwrap()), settings, &CancellationToken::new());
-    world.electors().insert(node, Seated { elector: Some(elector), observer });
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let locks = metrics.locks.clone();
+    hands.topo.listen_to_locks(Arc::new(move |event| locks.event(event)));
+    let elector = Elector::start(hands, metrics.clone(), settings, &CancellationToken::new());
+    world.electors().insert(node, Seated { elector: Some(elector), metrics, observer });
 }
 
 /// The process is gone: nothing of it reaches anybody any more.

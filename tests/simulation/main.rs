@@ -27,6 +27,7 @@ mod mysqld;
 mod net;
 mod pairs;
 mod person;
+mod record;
 mod remote;
 mod scenario;
 mod settle;

@@ -40,6 +40,7 @@ impl Shape {
             net_timeout: Duration::from_secs(if rng.random_bool(0.5) { 8 } else { 60 }),
             flap: NO_RULES,
             allow_recovery: true,
+            began_ago: Duration::ZERO,
         }
     }
 
@@ -56,6 +57,7 @@ impl Shape {
             net_timeout,
             flap: NO_RULES,
             allow_recovery: true,
+            began_ago: Duration::ZERO,
         }
     }
 }
@@ -75,7 +77,7 @@ where
     listen_for_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (verdict, diary) = runtime.block_on(async {
-        let diary = Diary::new();
+        let diary = Diary::new(shape.began_ago);
         let _listening = diary.listen();
         let world = World::new(shape.clone(), diary.clone()).await;
         let mut verdict = story(world.clone()).await;

@@ -49,6 +49,8 @@ pub struct Shape {
     pub flap: FlapRules,
     /// Whether the electors may change anything.
     pub allow_recovery: bool,
+    /// How long before this moment the story began: sensors read the real clock, to which a long story would be the future.
+    pub began_ago: Duration,
 }
 
 pub struct Host {

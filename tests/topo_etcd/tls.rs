@@ -29,7 +29,7 @@ fn identity(dir: &Path, name: &str, authority: &Authority) -> TopoTls {
     std::fs::write(file("cert"), cert.pem()).unwrap();
     std::fs::write(file("key"), key.serialize_pem()).unwrap();
     std::fs::write(file("ca"), authority.pem()).unwrap();
-    TopoTls { cert: file("cert"), key: file("key"), ca: Some(file("ca")) }
+    TopoTls { identity: Some((file("cert"), file("key"))), ca: Some(file("ca")) }
 }
 
 #[tokio::test]
@@ -37,14 +37,9 @@ async fn an_etcd_that_asks_for_certificates_is_reached_with_the_right_ones_only(
     let dir = TempFolder::new().unwrap();
     let authority = authority("ours");
     let server = identity(dir.path(), "server", &authority);
-    let path = |path: &Path| path.display().to_string();
-    let ca = path(server.ca.as_ref().unwrap());
-    let flags = [
-        format!("--cert-file={}", path(&server.cert)),
-        format!("--key-file={}", path(&server.key)),
-        format!("--trusted-ca-file={ca}"),
-        "--client-cert-auth".to_owned(),
-    ];
+    let ca = server.ca.as_ref().unwrap().display().to_string();
+    let [cert, key] = identity_flags(&server);
+    let flags = [cert, key, format!("--trusted-ca-file={ca}"), "--client-cert-auth".to_owned()];
     let etcd = Etcd::start_with("https", &flags);
     let ours = identity(dir.path(), "ours", &authority);
     let settings = TopoSettings { tls: Some(ours.clone()), ..etcd.settings() };
@@ -62,9 +57,10 @@ async fn an_etcd_that_asks_for_certificates_is_reached_with_the_right_ones_only(
     let error = refused(Some(TopoTls { ca: ours.ca.clone(), ..stranger })).await;
     assert!(error.contains(&etcd.address), "the server does not trust us: {error}");
     refused(None).await;
-    let error = refused(Some(TopoTls { cert: dir.path().join("missing.pem"), ..ours.clone() })).await;
+    let (cert, key) = ours.identity.clone().unwrap();
+    let error = refused(Some(TopoTls { identity: Some((dir.path().join("missing.pem"), key)), ..ours.clone() })).await;
     assert!(error.contains("missing.pem") && error.contains("No such file"), "{error}");
-    let error = refused(Some(TopoTls { key: ours.cert.clone(), ..ours })).await;
+    let error = refused(Some(TopoTls { identity: Some((cert.clone(), cert)), ..ours })).await;
     assert!(error.contains("key"), "{error}");
 }
 
@@ -73,8 +69,7 @@ async fn a_renewed_certificate_is_read_when_the_connection_is_made_anew() {
     let dir = TempFolder::new().unwrap();
     let (old, new) = (authority("old"), authority("new"));
     let server = identity(dir.path(), "server", &new);
-    let flags = [format!("--cert-file={}", server.cert.display()), format!("--key-file={}", server.key.display())];
-    let etcd = Etcd::start_with("https", &flags);
+    let etcd = Etcd::start_with("https", &identity_flags(&server));
     // Our files still belong to the old authority ...
     let ours = identity(dir.path(), "ours", &old);
     let kv = EtcdKv::new(&etcd.address, Some(ours), Duration::from_secs(1)).unwrap();
@@ -85,6 +80,51 @@ async fn a_renewed_certificate_is_read_when_the_connection_is_made_anew() {
     eventually("an etcd that we do not trust", LIMIT, distrusts).await.unwrap();
     // ... until they are replaced.
     identity(dir.path(), "ours", &new);
-    let _ = kv.get("/a").await;
+    eventually("an etcd that we trust", LIMIT, async || kv.get("/a").await).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_authority_alone_is_enough_for_an_etcd_that_asks_for_no_certificate() {
+    let dir = TempFolder::new().unwrap();
+    let authority = authority("ours");
+    let server = identity(dir.path(), "server", &authority);
+    let etcd = Etcd::start_with("https", &identity_flags(&server));
+    let settings = TopoSettings { tls: Some(TopoTls { identity: None, ..server }), ..etcd.settings() };
+    eventually("an etcd with TLS", LIMIT, async || Topo::connect(&settings).await).await.unwrap();
+}
+
+/// A renewed pair is used by the next call, on a new connection; no call fails meanwhile.
+#[tokio::test]
+async fn certificates_that_are_renewed_under_load_fail_no_call() {
+    let dir = TempFolder::new().unwrap();
+    let authority = authority("ours");
+    let server = identity(dir.path(), "server", &authority);
+    let ca = server.ca.as_ref().unwrap().display().to_string();
+    let [cert, key] = identity_flags(&server);
+    let flags = [cert, key, format!("--trusted-ca-file={ca}"), "--client-cert-auth".to_owned()];
+    let etcd = Etcd::start_with("https", &flags);
+    let kv = EtcdKv::new(&etcd.address, Some(identity(dir.path(), "ours", &authority)), Duration::from_secs(5)).unwrap();
+    eventually("an etcd that knows us", LIMIT, async || kv.get("/a").await).await.unwrap();
+    let established = || connections(&etcd.address);
+    let before = established();
+    let end = tokio::time::Instant::now() + LIMIT;
+    identity(dir.path(), "ours", &authority);
+    while established().is_subset(&before) {
+        kv.get("/a").await.unwrap();
+        assert!(tokio::time::Instant::now() < end, "no new connection was made");
+    }
     kv.get("/a").await.unwrap();
+}
+
+/// The connections to an address of this machine, each by its other end.
+fn connections(address: &str) -> std::collections::BTreeSet<String> {
+    let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|f| f[2].ends_with(&format!(":{port:04X}")) && f[3] == "01").map(|f| f[1].to_owned()).collect()
+}
+
+fn identity_flags(server: &TopoTls) -> [String; 2] {
+    let (cert, key) = server.identity.as_ref().unwrap();
+    [format!("--cert-file={}", cert.display()), format!("--key-file={}", key.display())]
 }

@@ -9,11 +9,12 @@ use crate::{
 };
 
 /// Moves the primary of a shard that lives, or says what that would do.
-pub async fn planned(context: &Context, _caller: &Caller, asked: PlannedReparentRequest) -> Result<ReparentResponse, Refusal> {
+pub async fn planned(context: &Context, caller: &Caller, asked: PlannedReparentRequest) -> Result<ReparentResponse, Refusal> {
     let request = asked.request.clone().unwrap_or_default();
     let id = input::shard(&request.keyspace, "request.shard", &request.shard)?;
     let wish = mode(asked.mode).and_then(|mode| wish::planned(&request, mode, context.wait_replicas_timeout));
     if !asked.dry_run {
+        caller.commands("a planned reparent that is no dry run")?;
         return done(id.clone(), reparent::planned(context, &id, wish).await?);
     }
     let _permit = reparent::begin(context, &id).await?;
@@ -22,15 +23,12 @@ pub async fn planned(context: &Context, _caller: &Caller, asked: PlannedReparent
 }
 
 /// Gives a shard a primary when the old one is gone, or says what that would do.
-pub async fn emergency(
-    context: &Context,
-    _caller: &Caller,
-    asked: EmergencyReparentRequest,
-) -> Result<ReparentResponse, Refusal> {
+pub async fn emergency(context: &Context, caller: &Caller, asked: EmergencyReparentRequest) -> Result<ReparentResponse, Refusal> {
     let request = asked.request.clone().unwrap_or_default();
     let id = input::shard(&request.keyspace, "request.shard", &request.shard)?;
     let wish = allowed(&asked).and_then(|allowed| wish::emergency(&request, allowed, context.wait_replicas_timeout));
     if !asked.dry_run {
+        caller.commands("an emergency reparent that is no dry run")?;
         return done(id.clone(), reparent::emergency(context, &id, wish).await?);
     }
     let _permit = reparent::begin(context, &id).await?;

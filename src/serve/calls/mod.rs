@@ -69,11 +69,15 @@ pub struct Limits {
     pub requests: usize,
     /// Reparents, each of another shard: those of the same shard wait for its lock.
     pub reparents: usize,
+    /// Connections to gRPC, and as many to HTTP; more are closed at once.
+    pub connections: usize,
+    /// Those of one client address.
+    pub connections_of_address: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 512, reparents: 64 }
+        Self { requests: 512, reparents: 64, connections: 1024, connections_of_address: 256 }
     }
 }
 

@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 
 use crate::{
+    serve::door::Denial,
     tablet::{TabletError, TabletErrorKind},
     topo::{KvError, NameError, TopoError},
 };
@@ -45,6 +46,13 @@ impl From<Refusal> for Status {
             message.truncate(end);
         }
         Status::new(refusal.code, message)
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        let status = Status::from(denial);
+        Self::new(status.code(), status.message())
     }
 }
 

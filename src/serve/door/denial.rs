@@ -25,6 +25,17 @@ pub enum Denial {
     TooMuch(String),
 }
 
+impl Denial {
+    /// Its name in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unproven { .. } => "unproven",
+            Self::Forbidden(_) => "forbidden",
+            Self::TooMuch(_) => "too_many",
+        }
+    }
+}
+
 impl From<Denial> for Status {
     fn from(denial: Denial) -> Self {
         let code = match denial {

@@ -1,12 +1,21 @@
 //! Who may come in, and what for: the same two roles at every face.
 
 mod denial;
+mod lock;
+mod methods;
+mod proofs;
+mod rate;
 mod web;
 
-use std::fmt;
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 pub use denial::Denial;
-pub use web::{Operator, is_from_another_site, is_from_this_machine, other_site};
+pub use lock::{Door, Entrance};
+pub use methods::{is_open, role_for};
+pub use rate::{Rate, party};
+pub use web::{Operator, is_from_another_site, is_open_path, other_site};
+
+use crate::tls::Subject;
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +24,15 @@ pub enum Role {
     Reader,
     /// Everything.
     Operator,
+}
+
+/// Where a connection comes from, and what its other end has proven by a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whom the certificate is for that an authority of ours has signed; `None` = it gave none, or was not asked.
+    pub certificate: Option<Arc<Subject>>,
 }
 
 /// Whoever asks.
@@ -47,6 +65,14 @@ impl Caller {
     /// Somebody of whom nothing is known.
     pub fn anybody(role: Role, from: impl Into<String>) -> Self {
         Self { name: None, role, proof: Proof::Nothing, from: from.into() }
+    }
+
+    /// Refuses readers what only operators may do.
+    pub fn commands(&self, what: &str) -> Result<(), Denial> {
+        match self.role {
+            Role::Operator => Ok(()),
+            Role::Reader => Err(Denial::reader(what)),
+        }
     }
 
     /// Whose name stands under a command: the proven one; where nothing is proven, the one that was given.

@@ -51,6 +51,14 @@ pub fn other_site() -> Denial {
     Denial::Forbidden("commands are not taken from pages of other sites: use the page of this vtelector itself".to_owned())
 }
 
+/// Paths that supervisors and load balancers ask, who can prove nothing.
+const OPEN: [&str; 5] = ["/livez", "/readyz", "/healthz", "/debug/liveness", "/debug/health"];
+
+/// Whether nobody has to prove anything for it.
+pub fn is_open_path(path: &str) -> bool {
+    OPEN.contains(&path)
+}
+
 /// Whether a browser says that a page of another site asks. Whatever is no browser says nothing of the kind.
 pub fn is_from_another_site(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -67,7 +75,7 @@ pub fn is_from_another_site(headers: &HeaderMap) -> bool {
 
 /// Whether somebody on this machine asks, under one of its own names. A name that leads here from outside, as in DNS rebinding, and a proxy
 /// on this machine do not count.
-pub fn is_from_this_machine(peer: SocketAddr, headers: &HeaderMap, authority: Option<&str>) -> bool {
+pub(super) fn is_from_this_machine(peer: SocketAddr, headers: &HeaderMap, authority: Option<&str>) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let named = [host, authority].into_iter().flatten().collect::<Vec<_>>();
     peer.ip().to_canonical().is_loopback()

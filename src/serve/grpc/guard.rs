@@ -14,14 +14,13 @@ use tokio::{sync::Semaphore, time::Instant};
 use tonic::{
     Code, Status,
     body::Body,
-    codegen::http::{Request, Response},
-    transport::server::TcpConnectInfo,
+    codegen::http::{Request, Response, request::Parts},
 };
 use tower::{Layer, Service};
 
 use crate::{
     metrics::{InFlight, Metrics},
-    serve::door::{Caller, Role},
+    serve::door::{Caller, Denial, Door, Entrance, Peer, Role, is_open, role_for},
 };
 
 /// Label of calls to methods that we do not know: a client must not be able to invent label values.
@@ -38,6 +37,7 @@ pub struct GuardLayer {
 
 struct Shared {
     metrics: Arc<Metrics>,
+    door: Arc<Door>,
     permits: Arc<Semaphore>,
     requests_max: usize,
     /// Paths of the methods that have a label of their own.
@@ -46,14 +46,14 @@ struct Shared {
 
 impl GuardLayer {
     /// At most `requests_max` calls at the same time; those beyond are refused, not queued.
-    pub fn new(metrics: Arc<Metrics>, schema: &DescriptorPool, requests_max: usize) -> Self {
+    pub fn new(metrics: Arc<Metrics>, door: Arc<Door>, schema: &DescriptorPool, requests_max: usize) -> Self {
         let services = schema.services().filter(|service| SERVED.contains(&service.full_name()));
         let methods = services.flat_map(|service| {
             let name = service.full_name().to_owned();
             service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
         });
         let permits = Arc::new(Semaphore::new(requests_max));
-        Self { shared: Arc::new(Shared { metrics, permits, requests_max, methods: methods.collect() }) }
+        Self { shared: Arc::new(Shared { metrics, door, permits, requests_max, methods: methods.collect() }) }
     }
 }
 
@@ -85,10 +85,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        let caller = caller(&request);
-        request.extensions_mut().insert(caller);
         let measure = Measure::start(&self.shared, &path);
         let Ok(permit) = self.shared.permits.clone().try_acquire_owned() else {
             let message = format!("{} requests are being answered already; try again", self.shared.requests_max);
@@ -97,8 +95,15 @@ where
         // The inner service that was made ready is the one to call; its clone waits for the next.
         let next = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, next);
+        let shared = self.shared.clone();
         Box::pin(async move {
             let _permit = permit;
+            let (mut parts, body) = request.into_parts();
+            match shared.admit(&path, &parts).await {
+                Ok(caller) => parts.extensions.insert(caller),
+                Err(denial) => return Ok(measure.end(Status::from(denial).into_http())),
+            };
+            let request = Request::from_parts(parts, body);
             let answer = AssertUnwindSafe(async move { ready.call(request).await }).catch_unwind().await;
             match answer {
                 Ok(Ok(response)) => Ok(measure.end(explained(&path, response))),
@@ -113,10 +118,23 @@ where
     }
 }
 
-/// Without any proof everybody may do everything, as in Vitess.
-fn caller(request: &Request<Body>) -> Caller {
-    let from = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    Caller::anybody(Role::Operator, from.map(|from| from.ip().to_string()).unwrap_or_default())
+impl Shared {
+    /// Who asks, if they may ask this.
+    async fn admit(&self, path: &str, request: &Parts) -> Result<Caller, Denial> {
+        let peer = request.extensions.get::<Peer>();
+        let admitted = async {
+            self.door.has_room(Entrance::Grpc, peer)?;
+            if is_open(path) {
+                return Ok(Caller::anybody(Role::Reader, String::new()));
+            }
+            let caller = self.door.admit(Entrance::Grpc, peer, &request.headers, None).await?;
+            match caller.role >= role_for(path) {
+                true => Ok(caller),
+                false => Err(Denial::reader(path.rsplit('/').next().unwrap_or_default())),
+            }
+        };
+        admitted.await.inspect_err(|denial| self.metrics.security.denied(Entrance::Grpc.name(), denial.reason()))
+    }
 }
 
 /// The code of an answer. One without the header carries it behind its body, which only successes have.
@@ -170,12 +188,13 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::pb;
+    use crate::{config::DoorSettings, pb};
 
     async fn answer(path: &str, inner: fn() -> Response<Body>) -> (Response<Body>, String) {
         let metrics = Arc::new(Metrics::new().unwrap());
         let schema = DescriptorPool::decode(pb::DESCRIPTORS).unwrap();
-        let service = GuardLayer::new(metrics.clone(), &schema, 1)
+        let door = Arc::new(Door::new(&DoorSettings::default()).unwrap());
+        let service = GuardLayer::new(metrics.clone(), door, &schema, 1)
             .layer(service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(inner()) }));
         let response = service.oneshot(Request::builder().uri(path).body(Body::empty()).unwrap()).await.unwrap();
         (response, metrics.page().unwrap())

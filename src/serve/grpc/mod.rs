@@ -6,11 +6,16 @@ mod vtctld;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::Server;
 
-use super::{ServeError, calls::Context};
+use super::{
+    ServeError,
+    calls::Context,
+    door::Door,
+    listen::{Gate, Stream},
+};
 use crate::pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer};
 
 /// Largest message either way; Vitess's default.
@@ -22,20 +27,16 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Streams that one connection may have open.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
-/// A TLS handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest list of headers of a request.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// Answers until `closing`, then lets open calls end.
 pub fn serve(
-    listener: TcpListener,
-    tls: Option<ServerTlsConfig>,
+    gate: Gate,
+    door: Arc<Door>,
     context: Arc<Context>,
     closing: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send, ServeError> {
-    let mut server = Server::builder();
-    if let Some(tls) = tls {
-        server = server.tls_config(tls.timeout(HANDSHAKE_TIMEOUT)).map_err(|e| ServeError::Tls(e.to_string()))?;
-    }
     let v1 = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS).build_v1()?;
     let v1alpha =
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS).build_v1alpha()?;
@@ -46,17 +47,19 @@ pub fn serve(
     let elector = ElectorServer::new(elector::Elector::new(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let router = server
+    let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
-        .layer(guard::GuardLayer::new(context.metrics.clone(), &context.schema, context.requests_max))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+        .layer(guard::GuardLayer::new(context.metrics.clone(), door, &context.schema, context.requests_max))
         .add_service(vtctld)
         .add_service(elector)
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (arrivals, taking) = gate.open(closing.clone());
+    let incoming = ReceiverStream::new(arrivals).map(Ok::<Stream, std::convert::Infallible>);
     Ok(async move {
         health_reporter.set_serving::<VtctldServer<vtctld::Vtctld>>().await;
         health_reporter.set_serving::<ElectorServer<elector::Elector>>().await;
@@ -69,7 +72,11 @@ pub fn serve(
             std::future::pending::<()>().await
         };
         let served = tokio::select! {
-            served = router.serve_with_incoming_shutdown(incoming, closing.cancelled_owned()) => served,
+            // Without more to take it is over when the last connection is.
+            served = async {
+                let (served, ()) = tokio::join!(router.serve_with_incoming_shutdown(incoming, closing.cancelled_owned()), taking);
+                served
+            } => served,
             () = announce => Ok(()),
         };
         if let Err(error) = served {

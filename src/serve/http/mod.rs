@@ -2,27 +2,29 @@
 
 pub mod api;
 mod events;
+mod guard;
 mod page;
 mod probes;
 mod vtorc;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{ConnectInfo, Request},
-    http::{Method, StatusCode},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
+use axum::{Router, body::Body, http::StatusCode, middleware};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
 };
-use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{ServiceExt, limit::GlobalConcurrencyLimitLayer};
 
+use self::guard::Guard;
 use super::{
     calls::Context,
-    door::{Caller, Role, is_from_another_site, is_from_this_machine, other_site},
+    door::Door,
+    listen::{Gate, Stream},
 };
 
 /// Requests that are answered at the same time; more wait in their connections.
@@ -35,33 +37,54 @@ pub struct Face {
     pub context: Arc<Context>,
 }
 
-/// Answers until `closing`.
-pub fn serve(listener: TcpListener, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
+/// Headers that take longer, and connections on which nothing is asked for so long, are given up.
+const HEADERS_WAIT: Duration = Duration::from_secs(30);
+/// Headers of one request.
+const HEADERS_MAX: usize = 100;
+/// All headers of one request.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// Answers until `closing`, then lets open requests end.
+pub fn serve(gate: Gate, door: Arc<Door>, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
     let routes = Router::new()
         .merge(probes::routes())
         .merge(vtorc::routes())
         .merge(api::routes())
         .merge(page::routes())
         .merge(events::routes());
+    let guard = Guard { door, metrics: context.metrics.clone() };
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
-    let routes = routes.layer(middleware::from_fn(door)).into_make_service_with_connect_info::<SocketAddr>();
-    async move {
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(closing.cancelled_owned()).await {
-            tracing::error!(%error, "HTTP ended");
+    let routes = routes.layer(middleware::from_fn_with_state(guard, guard::guard));
+    let (mut arrivals, taking) = gate.open(closing);
+    let serving = async move {
+        let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
+        while let Some(stream) = arrivals.recv().await {
+            while connections.try_join_next().is_some() {}
+            connections.spawn(connection(stream, routes.clone(), graceful.watcher()));
         }
+        graceful.shutdown().await;
+    };
+    async move {
+        tokio::join!(serving, taking);
     }
 }
 
-/// Tells the handlers who asks.
-async fn door(ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request, next: Next) -> Response {
-    let is_command = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if is_command && is_from_another_site(request.headers()) {
-        return other_site().into_response();
-    }
-    let is_here = is_from_this_machine(peer, request.headers(), request.uri().authority().map(|authority| authority.as_str()));
-    let caller = Caller::anybody(if is_here { Role::Operator } else { Role::Reader }, peer.ip().to_string());
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+/// Answers on one connection until one side closes it.
+async fn connection(stream: Stream, routes: Router, watcher: Watcher) {
+    let peer = stream.peer().clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let routes = routes.clone();
+        async move { routes.oneshot(request.map(Body::new)).await.map_err(|never: Infallible| never) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WAIT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // How a connection ends is the client's business.
+    let _ = watcher.watch(connection).await;
 }
 
 /// The status that says what a refusal's code says.

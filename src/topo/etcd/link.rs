@@ -2,7 +2,8 @@
 //!
 //! The client library's balancer calls broken endpoints ready, so there is one client per endpoint here: one is active, and the
 //! next one takes over when it does not answer. TCP backs off for minutes after dropped packets: a client that failed twice in a
-//! row is thrown away, and the next attempt starts with a fresh connection (and with the TLS files as they are then).
+//! row is thrown away, and the next attempt starts with a fresh connection. So does the next call after the TLS files have changed; calls
+//! and watches that are under way end on the connection that they have.
 
 use std::{
     error::Error as _,
@@ -15,11 +16,15 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient, LeaseClient, TlsOptions, WatchClient};
+use etcd_client::{Client, ConnectOptions, Error, KvClient, LeaseClient, WatchClient};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, ConnectError, Status};
 
-use crate::topo::{KvError, TopoTls};
+use crate::{
+    rotating::{Rotating, Version},
+    tls::{ClientSide, client},
+    topo::{KvError, TopoTls},
+};
 
 /// Longest wait for TCP and TLS to be set up; a request waits no longer than its own limit in any case.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
@@ -95,6 +100,8 @@ pub(super) struct Conn {
 struct Slot {
     conn: Option<Conn>,
     failures_in_a_row: u32,
+    /// Of the TLS files that the client was made with.
+    tls_number: u64,
     /// Counts clients, so that a late failure of an old one does not discredit the new one.
     generation: u64,
 }
@@ -129,7 +136,7 @@ impl Host {
 pub(super) struct Links {
     hosts: Vec<Host>,
     active: AtomicUsize,
-    tls: Option<TopoTls>,
+    tls: Option<Rotating<ClientSide>>,
     request_timeout: Duration,
 }
 
@@ -150,6 +157,8 @@ impl Links {
             let url = if address.contains("://") { address.clone() } else { format!("http://{address}") };
             url.parse::<tonic::transport::Uri>().map_err(|error| refused(format!("{address:?} is no endpoint: {error}")))?;
         }
+        let tls = tls.map(|files| client("TLS towards etcd (--topo-etcd-tls-*)", &files)).transpose();
+        let tls = tls.map_err(|error| refused(error.to_string()))?;
         Ok(Self { hosts, active: AtomicUsize::new(0), tls, request_timeout })
     }
 
@@ -236,28 +245,37 @@ impl Links {
     }
 
     async fn conn(&self, host: &Host) -> Result<(Conn, u64), Failure> {
+        let tls = match &self.tls {
+            Some(files) => Some(files.current().await),
+            None => None,
+        };
+        let tls_number = tls.as_ref().map_or(0, |tls| tls.number);
         {
             let slot = host.slot();
-            if let Some(conn) = &slot.conn {
+            if let Some(conn) = slot.conn.as_ref().filter(|_| slot.tls_number == tls_number) {
                 return Ok((conn.clone(), slot.generation));
             }
         }
-        let conn = self.connect(&host.address).await.map_err(|reason| Failure::NotSent(format!("{}: {reason}", host.address)))?;
+        let conn = self
+            .connect(&host.address, tls.as_deref())
+            .await
+            .map_err(|reason| Failure::NotSent(format!("{}: {reason}", host.address)))?;
         let mut slot = host.slot();
         slot.generation += 1;
+        slot.tls_number = tls_number;
         slot.conn = Some(conn.clone());
         Ok((conn, slot.generation))
     }
 
     /// Makes a client. Nothing goes over the network before its first request.
-    async fn connect(&self, address: &str) -> Result<Conn, String> {
+    async fn connect(&self, address: &str, tls: Option<&Version<ClientSide>>) -> Result<Conn, String> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT_MAX.min(self.request_timeout))
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
             .with_keep_alive_while_idle(false)
             .with_require_leader(true);
-        if let Some(tls) = &self.tls {
-            options = options.with_tls(tls_options(tls).await?);
+        if let Some(tls) = tls {
+            options = options.with_tls(tls.value.tonic.clone());
         }
         let client = Client::connect([address], Some(options)).await.map_err(|error| explain(&error))?;
         Ok(Conn {
@@ -289,18 +307,6 @@ impl Drop for Watchdog<'_> {
             }
         }
     }
-}
-
-/// Reads the TLS files, named in the error when one is unreadable.
-pub(super) async fn tls_options(tls: &TopoTls) -> Result<TlsOptions, String> {
-    let read = async |path: &std::path::Path| {
-        tokio::fs::read(path).await.map_err(|error| format!("cannot read the TLS file {}: {error}", path.display()))
-    };
-    let options = TlsOptions::new().identity(Identity::from_pem(read(&tls.cert).await?, read(&tls.key).await?));
-    Ok(match &tls.ca {
-        Some(ca) => options.ca_certificate(Certificate::from_pem(read(ca).await?)),
-        None => options.with_native_roots(),
-    })
 }
 
 fn classify(error: Error) -> Failure {
