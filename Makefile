@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-scrape docs
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-page screenshots measure-scrape docs
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
