@@ -184,7 +184,7 @@ impl Server {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
-        faces.spawn(http::serve(http_gate, door, context, closing.clone()));
+        faces.spawn(http::serve(http_gate, door, context, limits, closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, commands, events, webhooks, faces })
     }
 
