@@ -103,8 +103,11 @@ async fn on_http_the_same_people_come_in_and_a_browser_is_asked_for_a_password()
             assert!(refused.head.contains("www-authenticate: basic realm=\"vtelector\""), "{refused:?}");
         }
     }
-    for path in ["/livez", "/healthz", "/debug/health"] {
+    for path in ["/livez", "/healthz", "/debug/liveness"] {
         house.get(path, "").await.says(200, "");
+    }
+    for path in ["/readyz", "/debug/health"] {
+        assert_ne!(house.get(path, "").await.status, 401, "{path}");
     }
     let body = r#"{"enabled": false, "who": "somebody else", "why": "a drill"}"#;
     house.post("/api/v1/recoveries", &basic("bert", "b1"), body).await.says(403, "needs the role operator");
