@@ -76,6 +76,10 @@ pub struct Limits {
     pub connections: usize,
     /// Those of one client address.
     pub connections_of_address: usize,
+    /// How long the headers of an HTTP request may take, and how long a connection may be idle.
+    pub headers_wait: Duration,
+    /// How long the body of an HTTP request may take.
+    pub body_wait: Duration,
 }
 
 impl Default for Limits {
@@ -85,6 +89,8 @@ impl Default for Limits {
             reparents: 64,
             connections: 1024,
             connections_of_address: 256,
+            headers_wait: Duration::from_secs(30),
+            body_wait: Duration::from_secs(10),
             reader_takes_within: Duration::from_secs(30),
         }
     }
