@@ -256,12 +256,11 @@ impl Courier {
     }
 
     fn count_lost(&self, round: &mut Round) {
-        let lost = self.log.inner.lost(&self.receiver.name);
+        let (lost, floor) = self.log.inner.overtaken(&self.receiver.name, round.cursor.sequence);
         if lost > 0 {
             self.log.inner.metrics.lost(&self.receiver.name, lost);
             tracing::warn!(receiver = self.receiver.name, lost, "events left the log before this receiver had taken them");
         }
-        let floor = self.log.floor();
         if floor > round.cursor.sequence {
             self.taken(round, floor);
         }
