@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-scrape docs
+.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-scrape measure-start docs deb record-series
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -62,6 +62,14 @@ measure-calm: tools ## ten minutes in which the elector loses every fifth packet
 
 measure-rest: tools ## the elector at rest with 10 tablets: memory and CPU
 	$(WITH_TOOLS) cargo test --release --test planned -- --ignored --nocapture measure_rest
+
+deb: ## a Debian package of the release binary, in target/debian
+	cargo build --release
+	deploy/deb/build target/release/vtelector target/debian
+
+measure-start: tools ## size of the release binary, and time from its start until it answers
+	cargo build --release
+	$(WITH_TOOLS) PROGRAM="$$PWD/target/release/vtelector" cargo test --test ops -- --ignored --nocapture measure_start
 
 measure-scrape: ## a scrape of 9,999 tablets: series, bytes, time
 	cargo test --test ops -- --ignored --nocapture measure_scrape

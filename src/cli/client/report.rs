@@ -8,8 +8,44 @@ fn shard_name(keyspace: &str, shard: &str) -> String {
 }
 
 /// Sections with an empty line between; empty ones are left out.
-fn sections(parts: &[String]) -> String {
+pub fn sections(parts: &[String]) -> String {
     parts.iter().map(|part| part.trim_end()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Electors that did not answer; nothing where all did.
+pub fn silent(silent: &[SilentElector]) -> String {
+    let mut table = Table::new(&["SILENT ELECTOR", "WHY"]);
+    for elector in silent {
+        table.row([elector.elector.clone(), elector.reason.clone()]);
+    }
+    table.print_rows()
+}
+
+/// Lines below a heading; nothing where there are none.
+pub fn list(heading: &str, lines: &[String]) -> String {
+    let mut table = Table::new(&[heading]);
+    for line in lines {
+        table.row([line.clone()]);
+    }
+    table.print_rows()
+}
+
+/// What persons asked for; nothing where there is none.
+pub fn commands(commands: &[Command]) -> String {
+    let mut table = Table::new(&["AT", "CALL", "OF", "BY", "PROVEN BY", "FROM", "OUTCOME", "WHY"]);
+    for command in commands {
+        table.row([
+            time(command.at.as_ref()),
+            command.call.clone(),
+            or_dash(&command.target),
+            or_dash(&command.caller),
+            or_dash(&command.proven_by),
+            or_dash(&command.from),
+            command.outcome.clone(),
+            or_dash(&command.failure),
+        ]);
+    }
+    table.print_rows()
 }
 
 pub fn problems(answer: &ProblemsResponse) -> String {
@@ -29,7 +65,7 @@ pub fn problems(answer: &ProblemsResponse) -> String {
         done.row(decision_cells(decision));
     }
     let count = format!("shards looked after: {}, problems: {}", answer.shards, answer.problems.len());
-    sections(&[table.print_rows(), done.print_rows(), count])
+    sections(&[table.print_rows(), done.print_rows(), silent(&answer.silent), count])
 }
 
 fn decision_cells(decision: &DecisionRecord) -> [String; 5] {
@@ -46,7 +82,8 @@ fn decision_cells(decision: &DecisionRecord) -> [String; 5] {
     ]
 }
 
-fn block(blocked: &Blocked) -> String {
+/// A block with its end.
+pub fn block(blocked: &Blocked) -> String {
     let until = blocked.until.as_ref().map_or_else(String::new, |until| format!(", until {}", time(Some(until))));
     format!("{}{until}: {}", blocked.by, blocked.reason)
 }

@@ -13,6 +13,7 @@ pub mod observe;
 mod others;
 pub mod overview;
 pub mod path;
+pub mod record;
 pub mod refusal;
 pub mod reparent;
 pub mod replication;
@@ -38,7 +39,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    ledger::Ledger,
+    ledger::{Commands, Ledger},
     metrics::Metrics,
     pb,
     peers::{GrpcAsk, Observer, Peers},
@@ -93,6 +94,8 @@ impl Default for Limits {
 pub struct Beside {
     /// How the other electors are asked.
     pub ask: Arc<GrpcAsk>,
+    /// What persons asked for.
+    pub commands: Commands,
     /// The log of events.
     pub events: EventLog,
     /// What delivers them.
@@ -128,6 +131,7 @@ pub struct Context {
     /// Cancelled when this process is about to end.
     pub stopping: CancellationToken,
     board: Arc<Board>,
+    commands: Commands,
     ledger: Ledger,
     live: watch::Receiver<Arc<Live>>,
     ready: Readiness,
@@ -179,6 +183,7 @@ impl Context {
             settings_error: beside.in_force.error,
             effective: beside.in_force.effective,
             watchers: Arc::new(Semaphore::new(board::WATCHERS_MAX)),
+            commands: beside.commands,
             events: beside.events,
             webhooks: beside.webhooks,
             tasks: TaskTracker::new(),
