@@ -90,6 +90,8 @@ impl Courier {
             self.log.inner.metrics.forget(&self.receiver.name);
             // Where etcd is away, it ends by itself.
             _ = timeout(FAREWELL, self.log.inner.kv.lease_revoke(lease)).await;
+            // Whoever lost it lets the others go first.
+            _ = stop.run_until_cancelled(sleep(APPLY_EVERY)).await;
         }
     }
 
