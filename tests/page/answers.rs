@@ -66,7 +66,7 @@ async fn wrong_commands_change_nothing() {
         ("/maintenance", "scope=shard:fleet/s99999&reason=x&lasting=1h&who=anna", 404, "s99999"),
         ("/maintenance", "scope=shard:fleet/s00001&reason=x&lasting=soon&who=anna", 400, "for how long"),
         ("/maintenance", "scope=shard:fleet/s00001&reason=&lasting=1h&who=anna", 400, "reason is required"),
-        ("/maintenance", "", 400, "scope"),
+        ("/maintenance", "", 400, "for how long"),
         ("/maintenance/end", "id=../x", 400, "no identity"),
         ("/recoveries", "enabled=false&who=anna", 400, "why"),
         ("/recoveries", "enabled=maybe&who=anna&why=x", 400, "neither true nor false"),

@@ -32,6 +32,13 @@
   for (const one of all("main table")) if (!one.caption && !one.closest("[aria-label]")) wrong.push(`no caption: ${short(one)}`);
   for (const one of all(".scroll")) if (one.tabIndex !== 0) wrong.push(`cannot be scrolled by keys: ${short(one)}`);
 
+  // Words of two elements that a template has glued together.
+  const block = (text) => { let up = text.parentElement; while (getComputedStyle(up).display === "inline") up = up.parentElement; return up; };
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  for (let last = null, text = texts.nextNode(); text; last = text, text = texts.nextNode())
+    if (last && /\w$/.test(last.data) && /^\w/.test(text.data) && block(last) === block(text) && getComputedStyle(block(text)).display === "block" && !text.previousElementSibling?.matches("br"))
+      wrong.push(`glued: ${last.data.slice(-20)}|${text.data.slice(0, 20)}`);
+
   // Contrast of every text that is seen: 4.5, or 3 where it is large.
   const rgb = (text) => (text.match(/[\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::{Request, metadata::MetadataValue};
 
 use super::{
-    Answer, ClientCommand as Command, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, args, elector, inspect, operate, show,
+    Answer, ClientCommand as Command, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, args, elector, inspect, operate,
+    show,
 };
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
