@@ -65,8 +65,6 @@ impl Serve {
 async fn a_dead_primary_is_told_once_over_a_kill_and_no_secret_is_in_the_log() {
     let world = World::start().await;
     let receiver = Receiver::start(Manner::Takes).await;
-    // A port where nobody listens.
-    world.record(tablet("zone1-100", TabletType::Primary, 1)).await;
     let (_folder, path) = file(&format!(
         "[[webhook]]\nname = 'pager'\nurl = '{}'\nsecret = 'S3CRET'\nkinds = ['opened']\n",
         receiver.url("/T0KEN")
@@ -74,6 +72,9 @@ async fn a_dead_primary_is_told_once_over_a_kill_and_no_secret_is_in_the_log() {
     let flag = format!("--webhook-file={}", path.display());
     // The receiver is there before anything happens: it is told of what comes.
     let mut first = Serve::start(&world, &[&flag]).await;
+    until("a deliverer", || first.said.lock().unwrap().contains("this elector delivers events")).await;
+    // A port where nobody listens.
+    world.record(tablet("zone1-100", TabletType::Primary, 1)).await;
     until("a problem at the receiver", || receiver.count() > 0).await;
     let told = receiver.requests()[0].json();
     assert_eq!((told["keyspace"].as_str(), told["shard"].as_str()), (Some("commerce"), Some("0")), "{told}");

@@ -90,6 +90,8 @@ impl Courier {
             self.log.inner.metrics.forget(&self.receiver.name);
             // Where etcd is away, it ends by itself.
             _ = timeout(FAREWELL, self.log.inner.kv.lease_revoke(lease)).await;
+            // Whoever lost it lets the others go first.
+            _ = stop.run_until_cancelled(sleep(APPLY_EVERY)).await;
         }
     }
 
@@ -256,12 +258,11 @@ impl Courier {
     }
 
     fn count_lost(&self, round: &mut Round) {
-        let lost = self.log.inner.lost(&self.receiver.name);
+        let (lost, floor) = self.log.inner.overtaken(&self.receiver.name, round.cursor.sequence);
         if lost > 0 {
             self.log.inner.metrics.lost(&self.receiver.name, lost);
             tracing::warn!(receiver = self.receiver.name, lost, "events left the log before this receiver had taken them");
         }
-        let floor = self.log.floor();
         if floor > round.cursor.sequence {
             self.taken(round, floor);
         }
