@@ -56,7 +56,7 @@ async fn an_explanation_says_what_is_wrong_what_was_decided_and_what_stands_in_t
     let answer = ask(&server.address.to_string(), "explain ks/0 --limit 3").await.unwrap();
     let sent = server.received().pop().unwrap();
     let request = message_of("vtelector", "ExplainRequest", r#"{"keyspace": "ks", "shard": "0", "limit": 3}"#);
-    assert_eq!((sent.path.as_str(), sent.message), ("/vtelector.Elector/Explain", request));
+    assert_eq!((sent.path.as_str(), sent.message.to_vec()), ("/vtelector.Elector/Explain", request));
     assert_eq!(answer.verdict, Verdict::Finding);
     for words in [
         "state        DOWN",
@@ -101,7 +101,7 @@ async fn commands_are_listed_with_who_asked() {
     let answer = ask(&server.address.to_string(), "commands ks --limit 5").await.unwrap();
     let sent = server.received().pop().unwrap();
     let request = message_of("vtelector", "CommandsRequest", r#"{"keyspace": "ks", "limit": 5}"#);
-    assert_eq!((sent.path.as_str(), sent.message), ("/vtelector.Elector/Commands", request));
+    assert_eq!((sent.path.as_str(), sent.message.to_vec()), ("/vtelector.Elector/Commands", request));
     let line = "2025-10-09T08:53:20.000Z  BeginMaintenance  shard:ks/0  anna  certificate  10.0.0.1  done     -";
     assert!(answer.words.lines().any(|found| found == line), "{}", answer.words);
     server.answer(reply("CommandsResponse", "{}"));
