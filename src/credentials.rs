@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-use crate::{rotating::Rotating, secret::Secret};
+use crate::{
+    rotating::{self, Rotating},
+    secret::Secret,
+};
 
 /// Metadata of a static user, as Vitess's clients send it.
 pub const USERNAME_KEY: &str = "username";
@@ -47,7 +50,13 @@ impl ClientUser {
         })
     }
 
-    /// The file with a token alone.
+    /// The same, once.
+    pub fn read(file: &PathBuf) -> Result<Self, String> {
+        let content = rotating::read(file)?;
+        Self::parse(&content).map_err(|problem| format!("{}: {problem}", file.display()))
+    }
+
+    /// What stands in a file with a token alone.
     pub fn of_token(content: &str) -> Result<Self, String> {
         Ok(Self::Token(value("the token", &format!("Bearer {}", content.trim()))?))
     }

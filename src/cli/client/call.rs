@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tonic::{Request, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, metadata::MetadataValue};
 
 use super::{
-    Answer, ClientCommand as Command, ClientError, Connection, MESSAGE_BYTES_MAX, Verdict, args, elector, inspect, operate, show,
+    Answer, ClientCommand as Command, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, args, elector, inspect, operate,
+    show,
 };
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
@@ -241,7 +242,7 @@ fn prepare_other(command: Command) -> Ready {
 }
 
 /// Sends the request and puts the answer into words. The server is told how long we wait.
-pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+pub async fn send(channel: Line, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     let mut client = VtctldClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     macro_rules! ask {
         ($rpc:ident, $request:expr) => {{

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::Channel;
 
 use super::{
-    Answer, ClientError, MESSAGE_BYTES_MAX, Verdict,
+    Answer, ClientError, Line, MESSAGE_BYTES_MAX, Verdict,
     elector::{timed, unserved},
     explained,
     operate::{ShardsArg, names},
@@ -64,7 +63,7 @@ pub fn commands(own: CommandsArg) -> Ready {
 }
 
 /// Sends the request and puts the answer into words.
-pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+pub async fn send(channel: Line, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     let mut client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Ok(match ready {
         Ready::Commands(request) => {
