@@ -105,7 +105,6 @@ routes! {
         "/decisions" Decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
         "/history" History(HistoryRequest) -> HistoryResponse: ledger::history;
         "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
-        "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
         "/errant-gtids" ErrantGtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
         "/maintenance" ListMaintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
     }
