@@ -6,6 +6,7 @@
 //! written before we looked is judged by the wall clock, and never blocks for longer than a rule lasts after we first saw it.
 
 mod book;
+mod commands;
 mod error;
 mod flap;
 mod prune;
@@ -18,6 +19,7 @@ mod window;
 mod tests;
 
 pub use book::{Clock, Ledger};
+pub use commands::{Command, Commands};
 pub use error::LedgerError;
 pub use flap::{Block, Burst, BurstError, FlapRules, Rule};
 pub use recovery::{Kind, Outcome, Recovery};

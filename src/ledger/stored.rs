@@ -8,7 +8,7 @@ use super::{Acknowledgement, Kind, Outcome, Recovery, ScopeError, Switch, WINDOW
 use crate::topo::{NameError, ShardId, TabletAlias};
 
 /// The version that is written and the newest that is understood.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Longest text of one field that is kept: a value in etcd has to stay small.
 const TEXT_BYTES_MAX: usize = 4096;
@@ -223,12 +223,12 @@ pub fn decode_dropped(bytes: &[u8]) -> Result<u64, StoredError> {
     decode::<StoredDropped>(bytes).map(|stored| stored.count)
 }
 
-fn encode<T: Serialize>(stored: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(stored: &T) -> Vec<u8> {
     // A struct of strings and numbers always has a JSON form; its error case is for maps with other keys.
     serde_json::to_vec(stored).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredError> {
     // The version comes first: a newer value may have another form altogether.
     #[derive(Deserialize)]
     struct Head {
@@ -240,16 +240,16 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredError> {
     }
 }
 
-fn ms_of(time: SystemTime) -> u64 {
+pub(super) fn ms_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// A time that cannot be is the beginning of time: it blocks nobody for longer than our own clock says.
-fn time_of(ms: u64) -> SystemTime {
+pub(super) fn time_of(ms: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
     text[..end].to_owned()
 }

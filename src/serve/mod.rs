@@ -22,11 +22,12 @@ use listen::{Crowd, Gate};
 use reload::Reload;
 
 pub use calls::Limits;
+pub use http::api::document as openapi;
 pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
     config::Settings,
-    ledger::Clock,
+    ledger::{Clock, Commands},
     metrics::{Metrics, SecurityMetrics},
     mysql::{
         probe::{DirectMysql, DirectProbe},
@@ -74,7 +75,7 @@ pub enum ServeError {
     #[error("who may come in: {0}")]
     Door(String),
     /// Files of a connection that we make cannot be used.
-    #[error("TLS towards others: {0}")]
+    #[error("calling others: {0}")]
     Client(#[from] TlsError),
     /// The descriptors of our own messages cannot be read.
     #[error("the message descriptors in this program: {0}")]
@@ -139,6 +140,7 @@ pub struct Server {
     hands: Hands,
     /// What watches and acts by itself.
     pub elector: Elector,
+    commands: Commands,
     /// What happened, as all electors have it.
     pub events: EventLog,
     /// Receivers of events.
@@ -156,7 +158,7 @@ impl Server {
         );
         let door = Arc::new(Door::new(&settings.door).map_err(ServeError::Door)?);
         let mysql_tls = settings.mysql_tls.as_ref().map(MysqlTls::load).transpose()?;
-        let peers = PeerDoor::load(settings.peer_tls.as_ref(), settings.door.client_creds.as_ref())?;
+        let peers = PeerDoor::load(settings.peer_tls.as_ref(), settings.door.client_creds.as_deref())?;
         let grpc_listener = listen::bind("grpc-port", &settings.grpc).await?;
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
@@ -166,9 +168,12 @@ impl Server {
         let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone(), mysql_tls);
         let who = told.peers.who.clone();
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
-        let (events, webhooks) = event_log(settings, &parts, &elector, who, &stopping)?;
-        let beside = calls::Beside { ask, events: events.clone(), webhooks: webhooks.clone(), in_force };
         let security = parts.metrics.security.clone();
+        let global = parts.hands.topo.global();
+        let commands = Commands::start(global, &settings.ledger_root, &who, security.clone(), &stopping);
+        let (events, webhooks) = event_log(settings, &parts, &elector, who, &stopping)?;
+        let beside =
+            calls::Beside { ask, commands: commands.clone(), events: events.clone(), webhooks: webhooks.clone(), in_force };
         let context = calls::Context::new(settings, parts, &elector, beside, limits, stopping.clone())?;
         guarding::announce(&door, &security);
         let servers = [tls.0.clone(), tls.1.clone()];
@@ -180,8 +185,8 @@ impl Server {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
-        faces.spawn(http::serve(http_gate, door, context, closing.clone()));
-        Ok(Self { grpc, http, stopping, closing, hands, elector, events, webhooks, faces })
+        faces.spawn(http::serve(http_gate, door, context, limits, closing.clone()));
+        Ok(Self { grpc, http, stopping, closing, hands, elector, commands, events, webhooks, faces })
     }
 
     /// Resolves when one of the faces has ended by itself, which only happens when its listener fails.
@@ -194,6 +199,7 @@ impl Server {
         self.stopping.cancel();
         let ended = tokio::time::timeout(wait, self.hands.drain()).await.is_ok();
         self.elector.stopped(CLOSE_WAIT).await;
+        self.commands.stopped(CLOSE_WAIT).await;
         self.webhooks.stopped(CLOSE_WAIT).await;
         self.events.stopped(CLOSE_WAIT).await;
         self.hands.topo.shutdown(CLOSE_WAIT).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
-use super::{Answer, ClientError, MESSAGE_BYTES_MAX, Verdict, args, call, decision, show};
+use super::{Answer, ClientError, Line, MESSAGE_BYTES_MAX, Verdict, args, call, decision, show};
 use crate::pb::vtelector::{
     EmergencyReparentRequest, ErrantGtidsRequest, ErrantGtidsResponse, Mode, PlannedReparentRequest, ReparentResponse,
     elector_client::ElectorClient,
@@ -42,7 +42,7 @@ pub fn errant_gtids(own: args::ErrantArg) -> Ready {
 }
 
 /// Sends the request and puts the answer into words.
-pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+pub async fn send(channel: Line, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     let mut client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Ok(match ready {
         Ready::Planned(r) => reparented(&client.planned_reparent(timed(r, left)).await.map_err(unserved)?.into_inner()),

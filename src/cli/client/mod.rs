@@ -4,6 +4,8 @@ mod args;
 mod call;
 mod decision;
 mod elector;
+mod explained;
+mod inspect;
 mod operate;
 mod report;
 mod show;
@@ -11,18 +13,19 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Subcommand;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use tokio::time::Instant;
 use tonic::{
-    Status,
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{config::GoDuration, pb, topo::NameError};
+use crate::{config::GoDuration, credentials::ClientUser, pb, topo::NameError};
 use args::*;
 
 /// Largest answer that is taken, as in Vitess.
@@ -53,6 +56,12 @@ pub struct Connection {
     /// Name that the server's certificate bears, where it is not the host's
     #[arg(long, value_name = "NAME")]
     vtctld_grpc_server_name: Option<String>,
+    /// Who calls: Vitess's file of client credentials, {"Username": ..., "Password": ...}
+    #[arg(long, value_name = "FILE")]
+    grpc_auth_static_client_creds: Option<PathBuf>,
+    /// File with a bearer token that says who calls
+    #[arg(long, value_name = "FILE", env = "VTELECTOR_TOKEN_FILE", conflicts_with = "grpc_auth_static_client_creds")]
+    token_file: Option<PathBuf>,
     /// Print the whole answer as JSON
     #[arg(long)]
     json: bool,
@@ -79,6 +88,12 @@ pub enum ClientCommand {
     /// List the transactions that a tablet has and its shard does not
     #[command(alias = "ErrantGtids")]
     ErrantGtids(With<ErrantArg>),
+    /// List shards with their primary, redundancy, problems and the age of the evidence. Exit code 1 when one is not well
+    #[command(alias = "Shards")]
+    Shards(With<operate::ShardsArg>),
+    /// Say everything about one shard: declared and seen, wrong, decided, done, and what stands in the way. Exit code 1 when anything is wrong
+    #[command(alias = "Explain")]
+    Explain(With<inspect::ExplainArg>),
     /// List what is wrong, and what is done about it. Exit code 1 when anything is
     #[command(alias = "Problems")]
     Problems(With<operate::ShardsArg>),
@@ -88,6 +103,9 @@ pub enum ClientCommand {
     /// List what electors have done by themselves
     #[command(alias = "History")]
     History(With<operate::HistoryArg>),
+    /// List what persons asked for, the newest first, with who they were and what came of it
+    #[command(alias = "Commands")]
+    Commands(With<inspect::CommandsArg>),
     /// Let a shard have automatic promotions again that earlier ones have blocked
     #[command(alias = "Acknowledge")]
     Acknowledge(With<operate::AcknowledgeArg>),
@@ -344,8 +362,36 @@ fn told(connection: &Connection, status: Status) -> ClientError {
     }
 }
 
-async fn connect(connection: &Connection) -> Result<Channel, ClientError> {
-    let tls = tls(connection)?;
+/// A channel on which every call says who calls.
+pub type Line = InterceptedService<Channel, Signature>;
+
+/// Writes into a call who calls.
+#[derive(Clone)]
+pub struct Signature(Option<Arc<ClientUser>>);
+
+impl Interceptor for Signature {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(user) = &self.0 {
+            user.sign(request.metadata_mut());
+        }
+        Ok(request)
+    }
+}
+
+fn signature(connection: &Connection) -> Result<Signature, ClientError> {
+    let user = match (&connection.grpc_auth_static_client_creds, &connection.token_file) {
+        (Some(file), _) => ClientUser::read(file),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| error.to_string())
+            .and_then(|token| ClientUser::of_token(&token))
+            .map_err(|problem| format!("{}: {problem}", file.display())),
+        (None, None) => return Ok(Signature(None)),
+    };
+    user.map(|user| Signature(Some(Arc::new(user)))).map_err(ClientError::Usage)
+}
+
+async fn connect(connection: &Connection) -> Result<Line, ClientError> {
+    let (tls, signature) = (tls(connection)?, signature(connection)?);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let failed = |reason: String| ClientError::Connect { server: connection.server.clone(), reason };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", connection.server))
@@ -354,7 +400,8 @@ async fn connect(connection: &Connection) -> Result<Channel, ClientError> {
     if let Some(tls) = tls {
         endpoint = endpoint.tls_config(tls).map_err(|e| failed(whole(&e)))?;
     }
-    endpoint.connect().await.map_err(|e| failed(whole(&e)))
+    let channel = endpoint.connect().await.map_err(|e| failed(whole(&e)))?;
+    Ok(InterceptedService::new(channel, signature))
 }
 
 fn tls(connection: &Connection) -> Result<Option<ClientTlsConfig>, ClientError> {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status};
 
 use super::{
-    Answer, ClientError, Connection, MESSAGE_BYTES_MAX, Verdict, With,
+    Answer, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, With,
     args::{Nothing, Scope as ShardScope},
     call,
     elector::{timed, unserved},
@@ -164,7 +164,8 @@ pub enum Ready {
     GetStatus,
 }
 
-fn names(scope: Option<ShardScope>) -> (String, String) {
+/// A scope's names; empty = all.
+pub fn names(scope: Option<ShardScope>) -> (String, String) {
     scope.map(|scope| (scope.keyspace, scope.shard)).unwrap_or_default()
 }
 
@@ -210,7 +211,7 @@ pub fn recoveries(command: Recoveries) -> Ready {
 }
 
 /// Sends the request and puts the answer into words.
-pub async fn send(channel: Channel, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
+pub async fn send(channel: Line, ready: Ready, left: Duration) -> Result<Answer, ClientError> {
     let mut client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     macro_rules! ask {
         ($rpc:ident, $request:expr) => {

@@ -1,6 +1,6 @@
 //! Reparents with their reasons: what our own service says of them.
 
-use super::{Context, input, refusal::Refusal, reparent, wish};
+use super::{Context, input, record::recorded, refusal::Refusal, reparent, wish};
 use crate::{
     pb::vtelector::{self as pb, EmergencyReparentRequest, PlannedReparentRequest, ReparentResponse},
     reparent::{Decision, Mode, Outcome, ProofLine, TabletDecision},
@@ -15,7 +15,8 @@ pub async fn planned(context: &Context, caller: &Caller, asked: PlannedReparentR
     let wish = mode(asked.mode).and_then(|mode| wish::planned(&request, mode, context.wait_replicas_timeout));
     if !asked.dry_run {
         caller.commands("a planned reparent that is no dry run")?;
-        return done(id.clone(), reparent::planned(context, &id, wish).await?);
+        let work = async { done(id.clone(), reparent::planned(context, &id, wish).await?) };
+        return recorded(context, caller, "PlannedReparent", &asked, work).await;
     }
     let _permit = reparent::begin(context, &id).await?;
     let outcome = context.hands.planned_preview(&id, wish?).await;
@@ -29,7 +30,8 @@ pub async fn emergency(context: &Context, caller: &Caller, asked: EmergencyRepar
     let wish = allowed(&asked).and_then(|allowed| wish::emergency(&request, allowed, context.wait_replicas_timeout));
     if !asked.dry_run {
         caller.commands("an emergency reparent that is no dry run")?;
-        return done(id.clone(), reparent::emergency(context, &id, wish).await?);
+        let work = async { done(id.clone(), reparent::emergency(context, &id, wish).await?) };
+        return recorded(context, caller, "EmergencyReparent", &asked, work).await;
     }
     let _permit = reparent::begin(context, &id).await?;
     let outcome = context.hands.emergency_preview(&id, wish?).await;

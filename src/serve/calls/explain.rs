@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{
-    Context, board, elector, input, ledger, overview,
+    Context, board, elector, input, ledger, overview, record,
     refusal::Refusal,
     reparent, states,
     wish::{self, Allowed},
@@ -47,6 +47,7 @@ pub async fn explain(context: &Context, request: ExplainRequest) -> Result<Expla
             .take(limit)
             .map(|(_, found)| ledger::recovery(found))
             .collect(),
+        commands: record::about(context, &id, &view.tablets.keys().map(ToString::to_string).collect::<Vec<_>>(), limit),
         maintenance: ledger::windows_over(&state, now.wall, &id, view.tablets.keys()),
         blocked: state.block(&id, now, &rules).map(|block| Blocked {
             by: block.rule.name().to_owned(),

@@ -8,6 +8,7 @@ use super::{
     Context,
     board::{self, time},
     input, millis,
+    record::recorded_commands,
     refusal::Refusal,
 };
 use crate::{
@@ -38,12 +39,19 @@ pub async fn history(context: &Context, request: HistoryRequest) -> Result<Histo
     })
 }
 
+recorded_commands! {
+    /// Lifts the block of one shard, or of every shard of a keyspace that could be blocked.
+    acknowledge = acknowledging(AcknowledgeRequest) -> AcknowledgeResponse as "Acknowledge";
+    /// Begins maintenance of something that exists.
+    begin_maintenance = beginning_maintenance(BeginMaintenanceRequest) -> BeginMaintenanceResponse as "BeginMaintenance";
+    /// Ends maintenance.
+    end_maintenance = ending_maintenance(EndMaintenanceRequest) -> EndMaintenanceResponse as "EndMaintenance";
+    /// Switches recoveries off or on.
+    set_recoveries = setting_recoveries(SetRecoveriesRequest) -> SetRecoveriesResponse as "SetRecoveries";
+}
+
 /// Lifts the block of one shard, or of every shard of a keyspace that could be blocked.
-pub async fn acknowledge(
-    context: &Context,
-    caller: &Caller,
-    request: AcknowledgeRequest,
-) -> Result<AcknowledgeResponse, Refusal> {
+async fn acknowledging(context: &Context, caller: &Caller, request: AcknowledgeRequest) -> Result<AcknowledgeResponse, Refusal> {
     let who = text("who", caller.signs(&request.who), "name whoever acknowledges")?;
     let why = optional_text("why", &request.why)?;
     input::keyspace("keyspace", &request.keyspace)?;
@@ -62,7 +70,7 @@ pub async fn acknowledge(
 }
 
 /// Begins maintenance of something that exists.
-pub async fn begin_maintenance(
+async fn beginning_maintenance(
     context: &Context,
     caller: &Caller,
     request: BeginMaintenanceRequest,
@@ -94,7 +102,7 @@ async fn exists(context: &Context, scope: &Scope) -> Result<(), TopoError> {
 }
 
 /// Ends maintenance.
-pub async fn end_maintenance(
+async fn ending_maintenance(
     context: &Context,
     _caller: &Caller,
     request: EndMaintenanceRequest,
@@ -117,7 +125,7 @@ pub async fn list_maintenance(context: &Context, _: ListMaintenanceRequest) -> R
 }
 
 /// Switches recoveries off or on.
-pub async fn set_recoveries(
+async fn setting_recoveries(
     context: &Context,
     caller: &Caller,
     request: SetRecoveriesRequest,

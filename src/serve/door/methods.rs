@@ -3,7 +3,7 @@
 use super::Role;
 
 /// Methods that change nothing.
-const READERS: [&str; 32] = [
+const READERS: [&str; 33] = [
     "/vtctlservice.Vtctld/FindAllShardsInKeyspace",
     "/vtctlservice.Vtctld/GetCellInfo",
     "/vtctlservice.Vtctld/GetCellInfoNames",
@@ -18,6 +18,7 @@ const READERS: [&str; 32] = [
     "/vtctlservice.Vtctld/PingTablet",
     "/vtctlservice.Vtctld/ShardReplicationPositions",
     "/vtctlservice.Vtctld/ValidateShard",
+    "/vtelector.Elector/Commands",
     "/vtelector.Elector/Decisions",
     "/vtelector.Elector/ErrantGtids",
     "/vtelector.Elector/Explain",

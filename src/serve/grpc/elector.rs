@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     pb::vtelector::{self as pb, elector_server},
     serve::{
-        calls::{Context, board, elector, errant, explain, ledger, observe, overview, states},
+        calls::{Context, board, elector, errant, explain, ledger, observe, overview, record, states},
         door::Caller,
     },
 };
@@ -25,7 +25,7 @@ impl Elector {
 }
 
 /// Whoever asks, as the door has let them in.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let nobody = || Status::unauthenticated("nobody came in through the door; please report it");
     request.extensions().get::<Caller>().cloned().ok_or_else(nobody)
 }
@@ -61,6 +61,7 @@ elector! {
         errant_gtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
         problems(ProblemsRequest) -> ProblemsResponse: board::problems;
         decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
+        commands(CommandsRequest) -> CommandsResponse: record::commands;
         history(HistoryRequest) -> HistoryResponse: ledger::history;
         list_maintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
         get_status(GetStatusRequest) -> GetStatusResponse: ledger::get_status;

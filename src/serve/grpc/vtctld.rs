@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::elector::caller;
 use crate::{
     pb::{vtctldata, vtctlservice::vtctld_server},
-    serve::calls::{Context, cells, keyspaces, path, reparent, replication, shards, tablets, validate},
+    serve::calls::{Context, cells, keyspaces, path, record::recorded, reparent, replication, shards, tablets, validate},
 };
 
 /// The service.
@@ -21,16 +22,27 @@ impl Vtctld {
     }
 }
 
-/// Writes the trait's methods from two tables: `served` names the function that answers, `refused` what to use instead.
+/// Writes the trait's methods from three tables: `served` names the function that answers, `commands` those whose callers are recorded,
+/// `refused` what to use instead.
 macro_rules! vtctld {
     (
         served { $($rpc:ident($request:ident) -> $response:ident: $handler:path;)* }
+        commands { $($command:ident($command_request:ident) -> $command_response:ident: $command_handler:path;)* }
         refused { $($no:ident($no_request:ident) -> $no_response:ident: $instead:literal;)* }
     ) => {
         #[tonic::async_trait]
         impl vtctld_server::Vtctld for Vtctld {
             $(async fn $rpc(&self, request: Request<vtctldata::$request>) -> Result<Response<vtctldata::$response>, Status> {
                 $handler(&self.context, request).await.map(Response::new).map_err(Status::from)
+            })*
+            $(async fn $command(
+                &self,
+                request: Request<vtctldata::$command_request>,
+            ) -> Result<Response<vtctldata::$command_response>, Status> {
+                let (caller, asked) = (caller(&request)?, request.get_ref().clone());
+                let call = stringify!($command_request).trim_end_matches("Request");
+                let work = $command_handler(&self.context, request);
+                recorded(&self.context, &caller, call, &asked, work).await.map(Response::new).map_err(Status::from)
             })*
             $(async fn $no(&self, _: Request<vtctldata::$no_request>) -> Result<Response<vtctldata::$no_response>, Status> {
                 let method = stringify!($no_request).trim_end_matches("Request");
@@ -42,12 +54,6 @@ macro_rules! vtctld {
 
 vtctld! {
     served {
-        add_cell_info(AddCellInfoRequest) -> AddCellInfoResponse: cells::add_cell_info;
-        change_tablet_type(ChangeTabletTypeRequest) -> ChangeTabletTypeResponse: tablets::change_tablet_type;
-        create_keyspace(CreateKeyspaceRequest) -> CreateKeyspaceResponse: keyspaces::create_keyspace;
-        create_shard(CreateShardRequest) -> CreateShardResponse: shards::create_shard;
-        delete_tablets(DeleteTabletsRequest) -> DeleteTabletsResponse: tablets::delete_tablets;
-        emergency_reparent_shard(EmergencyReparentShardRequest) -> EmergencyReparentShardResponse: reparent::emergency_reparent_shard;
         find_all_shards_in_keyspace(FindAllShardsInKeyspaceRequest) -> FindAllShardsInKeyspaceResponse: shards::find_all_shards_in_keyspace;
         get_cell_info(GetCellInfoRequest) -> GetCellInfoResponse: cells::get_cell_info;
         get_cell_info_names(GetCellInfoNamesRequest) -> GetCellInfoNamesResponse: cells::get_cell_info_names;
@@ -59,8 +65,18 @@ vtctld! {
         get_tablet(GetTabletRequest) -> GetTabletResponse: tablets::get_tablet;
         get_tablets(GetTabletsRequest) -> GetTabletsResponse: tablets::get_tablets;
         get_topology_path(GetTopologyPathRequest) -> GetTopologyPathResponse: path::get_topology_path;
-        init_shard_primary(InitShardPrimaryRequest) -> InitShardPrimaryResponse: reparent::init_shard_primary;
         ping_tablet(PingTabletRequest) -> PingTabletResponse: tablets::ping_tablet;
+        shard_replication_positions(ShardReplicationPositionsRequest) -> ShardReplicationPositionsResponse: replication::shard_replication_positions;
+        validate_shard(ValidateShardRequest) -> ValidateShardResponse: validate::validate_shard;
+    }
+    commands {
+        add_cell_info(AddCellInfoRequest) -> AddCellInfoResponse: cells::add_cell_info;
+        change_tablet_type(ChangeTabletTypeRequest) -> ChangeTabletTypeResponse: tablets::change_tablet_type;
+        create_keyspace(CreateKeyspaceRequest) -> CreateKeyspaceResponse: keyspaces::create_keyspace;
+        create_shard(CreateShardRequest) -> CreateShardResponse: shards::create_shard;
+        delete_tablets(DeleteTabletsRequest) -> DeleteTabletsResponse: tablets::delete_tablets;
+        emergency_reparent_shard(EmergencyReparentShardRequest) -> EmergencyReparentShardResponse: reparent::emergency_reparent_shard;
+        init_shard_primary(InitShardPrimaryRequest) -> InitShardPrimaryResponse: reparent::init_shard_primary;
         planned_reparent_shard(PlannedReparentShardRequest) -> PlannedReparentShardResponse: reparent::planned_reparent_shard;
         refresh_state(RefreshStateRequest) -> RefreshStateResponse: tablets::refresh_state;
         reparent_tablet(ReparentTabletRequest) -> ReparentTabletResponse: reparent::reparent_tablet;
@@ -68,10 +84,8 @@ vtctld! {
         set_keyspace_durability_policy(SetKeyspaceDurabilityPolicyRequest) -> SetKeyspaceDurabilityPolicyResponse: keyspaces::set_keyspace_durability_policy;
         set_vtorc_emergency_reparent(SetVtorcEmergencyReparentRequest) -> SetVtorcEmergencyReparentResponse: keyspaces::set_vtorc_emergency_reparent;
         set_writable(SetWritableRequest) -> SetWritableResponse: tablets::set_writable;
-        shard_replication_positions(ShardReplicationPositionsRequest) -> ShardReplicationPositionsResponse: replication::shard_replication_positions;
         start_replication(StartReplicationRequest) -> StartReplicationResponse: replication::start_replication;
         stop_replication(StopReplicationRequest) -> StopReplicationResponse: replication::stop_replication;
-        validate_shard(ValidateShardRequest) -> ValidateShardResponse: validate::validate_shard;
     }
     refused {
         add_cells_alias(AddCellsAliasRequest) -> AddCellsAliasResponse: "ask vtctld for it";

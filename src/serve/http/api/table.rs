@@ -8,7 +8,7 @@ use prost::Message;
 use crate::{
     pb::vtelector as pb,
     serve::{
-        calls::{Context, Refusal, board, elector, errant, explain, ledger, overview, states},
+        calls::{Context, Refusal, board, elector, errant, explain, ledger, overview, record, states},
         door::{Caller, Role},
     },
 };
@@ -104,6 +104,8 @@ routes! {
         "/problems" Problems(ProblemsRequest) -> ProblemsResponse: board::problems;
         "/decisions" Decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
         "/history" History(HistoryRequest) -> HistoryResponse: ledger::history;
+        "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
+        "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
         "/errant-gtids" ErrantGtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
         "/maintenance" ListMaintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
     }
