@@ -6,7 +6,8 @@
   const seen = (one) => one.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true }) && one.getClientRects().length > 0;
 
   if (document.documentElement.scrollWidth > document.documentElement.clientWidth)
-    wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${document.documentElement.clientWidth}`);
+    wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${document.documentElement.clientWidth}: ` +
+      all("main *").filter((one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.parentElement.closest(".scroll")).map(short).slice(0, 3).join(" | "));
   if (document.documentElement.lang !== "en") wrong.push("no language");
   if (all("main").length !== 1) wrong.push("not one main");
   if (all("h1").length !== 1) wrong.push(`${all("h1").length} h1`);

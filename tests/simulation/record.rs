@@ -174,14 +174,14 @@ async fn flapping(world: Arc<World>) -> Verdict {
     let mut recorder = begin(&world).await;
     recorder.minutes(5).await;
     let killing = async {
-        for _ in 0..3 {
+        for count in 1..=3 {
             let victim = world.lose_primary();
-            sleep(Duration::from_secs(4)).await;
+            world.until(|state| state.promotions.len() >= count).await;
             world.lock().hosts[victim].mysqld.start();
             sleep(Duration::from_secs(4)).await;
         }
     };
-    // The third promotion is waited for: it comes when the rule lets it.
+    // The third promotion comes when the rule lets it.
     tokio::join!(recorder.minutes(10), killing);
     recorder.write("flapping");
     Ok(())
