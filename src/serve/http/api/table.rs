@@ -105,7 +105,6 @@ routes! {
         "/decisions" Decisions(DecisionsRequest) -> DecisionsResponse: board::decisions;
         "/history" History(HistoryRequest) -> HistoryResponse: ledger::history;
         "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
-        "/commands" Commands(CommandsRequest) -> CommandsResponse: record::commands;
         "/errant-gtids" ErrantGtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
         "/maintenance" ListMaintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
     }
@@ -116,5 +115,19 @@ routes! {
         "/recoveries" SetRecoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
         "/reparents/planned" PlannedReparent(PlannedReparentRequest) -> ReparentResponse: elector::planned;
         "/reparents/emergency" EmergencyReparent(EmergencyReparentRequest) -> ReparentResponse: elector::emergency;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_path_and_no_call_is_there_twice() {
+        let paths: BTreeSet<_> = ROUTES.iter().map(|route| (route.path, route.method.name())).collect();
+        let calls: BTreeSet<_> = ROUTES.iter().map(|route| route.name).collect();
+        assert_eq!((paths.len(), calls.len()), (ROUTES.len(), ROUTES.len()));
     }
 }
