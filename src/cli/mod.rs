@@ -11,7 +11,10 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Layers, ServeArgs};
+use crate::{
+    config::{self, ConfigError, Layers, ServeArgs},
+    traces::Traces,
+};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -66,13 +69,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => match config::Settings::try_from(&*args) {
-            Ok(settings) => match logging::start(args.log_format, &args.log_level) {
-                Ok(()) => serve::run(&settings, &ignored),
-                Err(error) => usage(&error),
-            },
+            Ok(settings) => {
+                let log = |traces: &Traces| logging::start(args.log_format, &args.log_level, traces);
+                serve::run(&settings, &ignored, log).unwrap_or_else(|error| usage(&error))
+            }
             Err(error) => usage(&error),
         },
-        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level, &Traces::default()) {
             Ok(()) => agent::main(*args),
             Err(error) => usage(&error),
         },

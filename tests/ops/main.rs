@@ -4,11 +4,16 @@
 
 mod bounds;
 mod commands;
+mod container;
 mod documents;
+mod kubernetes;
+mod live;
 mod metrics;
+mod package;
 mod rules;
 mod runbook;
 mod settings;
+mod units;
 
 use std::path::{Path, PathBuf};
 

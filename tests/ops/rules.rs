@@ -110,7 +110,7 @@ fn every_alert_tells_what_a_person_needs_at_night() {
 }
 
 /// Words of PromQL that are no names.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 21] = [
     "by",
     "without",
     "on",
@@ -126,6 +126,13 @@ const WORDS: [&str; 15] = [
     "nan",
     "start",
     "end",
+    // With `by` behind them.
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "count",
+    "topk",
 ];
 /// What Prometheus itself knows.
 const FOREIGN: [&str; 3] = ["up", "ALERTS", "ALERTS_FOR_STATE"];

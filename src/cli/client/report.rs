@@ -155,6 +155,8 @@ pub fn is_finding(answer: &GetStatusResponse) -> bool {
         || !answer.blocked.is_empty()
         || !answer.garbage.is_empty()
         || !answer.settings_error.is_empty()
+        || !answer.webhooks_error.is_empty()
+        || answer.webhooks.iter().any(|webhook| webhook.failures > 0)
 }
 
 pub fn status(answer: &GetStatusResponse) -> String {
@@ -173,6 +175,16 @@ pub fn status(answer: &GetStatusResponse) -> String {
     if !answer.settings_error.is_empty() {
         head.push(("settings", format!("OLD ONES IN FORCE: {}", answer.settings_error)));
     }
+    if !answer.webhooks_error.is_empty() {
+        head.push(("webhooks", format!("OLD ONES IN FORCE: {}", answer.webhooks_error)));
+    }
+    let mut webhooks = Table::new(&["RECEIVER OF EVENTS", "DELIVERED BY", "UP TO", "PENDING", "LAST FAILURE"]);
+    for webhook in &answer.webhooks {
+        let failure =
+            if webhook.failures == 0 { "-".to_owned() } else { format!("{} times: {}", webhook.failures, webhook.error) };
+        let (up_to, pending) = (webhook.delivered_sequence.to_string(), webhook.pending.to_string());
+        webhooks.row([webhook.name.clone(), or_dash(&webhook.deliverer), up_to, pending, failure]);
+    }
     let mut blocked = Table::new(&["SHARD", "BLOCKED BY"]);
     for shard in &answer.blocked {
         blocked.row([shard_name(&shard.keyspace, &shard.shard), shard.blocked.as_ref().map(block).unwrap_or_default()]);
@@ -182,7 +194,7 @@ pub fn status(answer: &GetStatusResponse) -> String {
         garbage.row([value.key.clone(), value.reason.clone()]);
     }
     let windows = if answer.maintenance.is_empty() { String::new() } else { maintenance(&answer.maintenance) };
-    sections(&[facts(head), blocked.print_rows(), windows, garbage.print_rows()])
+    sections(&[facts(head), blocked.print_rows(), windows, webhooks.print_rows(), garbage.print_rows()])
 }
 
 /// One event in one line.
