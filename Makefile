@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
-.PHONY: help demo test tools lint deny bench build measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-scrape measure-start docs deb record-series
+.PHONY: help demo test tools lint deny bench build sim deb docs screenshots record-series measure-planned measure-emergency measure-failover measure-calm measure-rest measure-fleet measure-page measure-scrape measure-start
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -37,6 +37,7 @@ record-series: ## the series of deploy/prometheus/tests, from electors in the si
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --features otlp --lib --bins --test events -- -D warnings
 
 deny: $(DENY) ## banned crates, licences, sources
 	$(DENY) check bans licenses sources
@@ -75,6 +76,12 @@ measure-scrape: ## a scrape of 9,999 tablets: series, bytes, time
 
 docs: ## write the generated parts of docs/ anew
 	WRITE_DOCS=1 cargo test --test ops generated
+
+measure-page: tools ## the page of 3,333 shards: time to make it, cost of 100 open pages
+	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test page -- --ignored --nocapture measure_page
+
+screenshots: tools ## the page in its main states, below docs/screenshots
+	SCREENSHOTS=1 $(WITH_TOOLS) cargo test --test page
 
 measure-fleet: tools ## electors over a simulated fleet, FLEET_TABLETS=10000, watched by FLEET_ELECTORS=1: CPU, memory, age of evidence, primaries killed at once
 	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet

@@ -1,6 +1,6 @@
 //! Who we say that we are when we call an elector: Vitess's file of client credentials, and tokens.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
@@ -43,15 +43,16 @@ struct Stored {
 
 impl ClientUser {
     /// Reads Vitess's file, `{"Username": ..., "Password": ...}`; one with `{"Token": ...}` is taken as well.
-    pub fn load(file: &PathBuf) -> Result<Rotating<Self>, String> {
-        let name = file.display().to_string();
-        Rotating::load("our own credentials (--grpc-auth-static-client-creds)", vec![file.clone()], move |contents| {
+    pub fn load(file: &Path) -> Result<Rotating<Self>, String> {
+        let what = "our own credentials (--grpc-auth-static-client-creds)";
+        let name = format!("{what}: {}", file.display());
+        Rotating::load(what, vec![file.to_owned()], move |contents| {
             Self::parse(contents.first().map(Vec::as_slice).unwrap_or_default()).map_err(|problem| format!("{name}: {problem}"))
         })
     }
 
     /// The same, once.
-    pub fn read(file: &PathBuf) -> Result<Self, String> {
+    pub fn read(file: &Path) -> Result<Self, String> {
         let content = rotating::read(file)?;
         Self::parse(&content).map_err(|problem| format!("{}: {problem}", file.display()))
     }

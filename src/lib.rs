@@ -26,3 +26,4 @@ pub mod shard;
 pub mod tablet;
 pub mod tls;
 pub mod topo;
+pub mod traces;

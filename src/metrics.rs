@@ -11,7 +11,7 @@ mod security;
 mod sense;
 mod shards;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 pub use errant::ErrantMetrics;
 pub use events::EventMetrics;
@@ -250,11 +250,17 @@ impl Metrics {
         self.registry.families()
     }
 
-    /// The page that Prometheus reads.
+    /// The page that Prometheus reads. VTOrc's names stand there also before they have a value, for whoever looks for them.
     pub fn page(&self) -> Result<String, prometheus::Error> {
-        let mut page = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
-        Ok(String::from_utf8_lossy(&page).into_owned())
+        let (mut page, gathered) = (Vec::new(), self.registry.gather());
+        TextEncoder::new().encode(&gathered, &mut page)?;
+        let mut page = String::from_utf8_lossy(&page).into_owned();
+        let valued: BTreeSet<&str> = gathered.iter().map(|family| family.name()).collect();
+        let silent = |family: &Family| family.name.starts_with("vtorc_") && !valued.contains(family.name.as_str());
+        for Family { name, help, kind, .. } in self.registry.families().into_iter().filter(silent) {
+            page.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        }
+        Ok(page)
     }
 }
 
@@ -307,7 +313,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let (whole, half) = (ShardId::new("commerce", "0").unwrap(), ShardId::new("commerce", "-80").unwrap());
         for (operation, name) in [(Operation::Planned, "planned"), (Operation::Emergency, "emergency")] {
-            assert!(!metrics.page().unwrap().contains(&format!("vtorc_{name}_reparent_counts")));
+            assert!(!metrics.page().unwrap().contains(&format!("vtorc_{name}_reparent_counts{{")));
             metrics.reparent(operation, &whole, None, Duration::from_millis(80));
             metrics.reparent(operation, &half, Some("lock_lost"), Duration::from_millis(80));
             let page = metrics.page().unwrap();

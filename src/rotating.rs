@@ -4,7 +4,7 @@
 //! been written yet, leave what was last good in force; that is said once, when they stay so.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -61,7 +61,7 @@ struct Looks {
 }
 
 /// Reads one file, and names it when it cannot be read.
-pub fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
+pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> Rotating<T> {
         build: impl Fn(&Contents) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let build: Build<T> = Box::new(move |contents| build(contents).map_err(|error| error.to_string()));
-        let content = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let content = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
         let value = build(&content)?;
         let looks =
             Looks { next: Instant::now() + LOOK_EVERY, is_looking: false, content: Ok(content), broken: None, is_said: false };
@@ -113,7 +113,7 @@ impl<T> Inner<T> {
     }
 
     fn look(&self) {
-        let content = self.files.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let content = self.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>();
         let mut looks = self.looks();
         looks.is_looking = false;
         if content == looks.content {
@@ -138,8 +138,6 @@ impl<T> Inner<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn number(file: &Path) -> Result<Rotating<u32>, String> {

@@ -2,10 +2,13 @@
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{ConfigError, LogFormat};
+use crate::{
+    config::{ConfigError, LogFormat},
+    traces::Traces,
+};
 
-/// Starts the log of the process.
-pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
+/// Starts the log of the process, and what listens to traces.
+pub fn start(format: LogFormat, level: &str, traces: &Traces) -> Result<(), ConfigError> {
     let filter = EnvFilter::builder().parse(level).map_err(|error| {
         ConfigError::new(
             "log-level",
@@ -14,6 +17,12 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
             "use debug, info, warn, error, or a filter such as info,vtelector::topo=debug",
         )
     })?;
+    begin(format, filter, traces);
+    Ok(())
+}
+
+#[cfg(not(feature = "otlp"))]
+fn begin(format: LogFormat, filter: EnvFilter, _: &Traces) {
     // Whoever reads our standard error may go away; the default would complain about that on standard error, and panic.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // Only a second start in one process can fail, and then the first one's log goes on.
@@ -21,5 +30,22 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         LogFormat::Text => log.with_ansi(false).try_init(),
     };
-    Ok(())
+}
+
+#[cfg(feature = "otlp")]
+fn begin(format: LogFormat, filter: EnvFilter, traces: &Traces) {
+    use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+    // Whoever reads our standard error may go away; the default would complain about that on standard error, and panic.
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    // Only a second start in one process can fail, and then the first one's log goes on.
+    let _ = match format {
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter);
+            tracing_subscriber::registry().with(log).with(traces.layer()).try_init()
+        }
+        LogFormat::Text => {
+            tracing_subscriber::registry().with(log.with_ansi(false).with_filter(filter)).with(traces.layer()).try_init()
+        }
+    };
 }

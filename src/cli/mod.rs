@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod client;
 pub mod demo;
+mod doctor;
 mod logging;
 mod serve;
 
@@ -10,7 +11,10 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Layers, ServeArgs};
+use crate::{
+    config::{self, ConfigError, Layers, ServeArgs},
+    traces::Traces,
+};
 
 /// Exit code of a command line or setting that cannot be; the one that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -29,6 +33,10 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Manage a bare mysqld: register it in the topology and obey a tablet manager's calls
     Agent(Box<agent::AgentArgs>),
+    /// Try everything that serve will need, with serve's own settings, and say what to change. Exit code 1 when something fails
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Print what makes a shell complete these commands: put it where the shell looks for such, or source it
+    Completions(CompletionsArgs),
     /// Show a small live cluster on this machine: its primary moves under writes, until Ctrl-C
     Demo(demo::DemoArgs),
     #[command(flatten)]
@@ -38,6 +46,14 @@ enum Command {
 /// Every command with its flags.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// For which shell.
+#[derive(Debug, Clone, clap::Args)]
+struct CompletionsArgs {
+    /// Name of the shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
 }
 
 /// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
@@ -53,16 +69,27 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Serve(args) => match config::Settings::try_from(&*args) {
-            Ok(settings) => match logging::start(args.log_format, &args.log_level) {
-                Ok(()) => serve::run(&settings, &ignored),
-                Err(error) => usage(&error),
-            },
+            Ok(settings) => {
+                let log = |traces: &Traces| logging::start(args.log_format, &args.log_level, traces);
+                serve::run(&settings, &ignored, log).unwrap_or_else(|error| usage(&error))
+            }
             Err(error) => usage(&error),
         },
-        Command::Agent(args) => match logging::start(args.log_format, &args.log_level) {
+        Command::Agent(args) => match logging::start(args.log_format, &args.log_level, &Traces::default()) {
             Ok(()) => agent::main(*args),
             Err(error) => usage(&error),
         },
+        Command::Doctor(args) => match config::Settings::try_from(&args.serve) {
+            Ok(settings) => on_this_thread(doctor::run(&args, &settings)),
+            Err(error) => usage(&error),
+        },
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "vtelector", &mut script);
+            // A reader that has gone away is no failure.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+            ExitCode::SUCCESS
+        }
         Command::Demo(args) => on_this_thread(demo::run(&args)),
         Command::Client(command) => on_this_thread(client::run(*command)),
     }
@@ -104,25 +131,30 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, Vec<String>),
             subcommand = one;
             line.extend(args.next());
         }
-        let accept_foreign = subcommand.get_name() == "serve";
+        let accept_foreign = matches!(subcommand.get_name(), "serve" | "doctor");
         let normalized = config::normalize(subcommand, leading.into_iter().chain(args), accept_foreign).map_err(Usage::Config)?;
         ignored = normalized.ignored;
+        // The doctor's own flag is no setting.
+        let (own, settings): (Vec<_>, Vec<_>) = normalized.args.into_iter().partition(|arg| accept_foreign && arg == "--json");
         if accept_foreign {
-            let places = Layers::new(normalized.args, |key| std::env::var(key).ok()).map_err(Usage::Config)?;
+            let places = Layers::new(settings, |key| std::env::var(key).ok()).map_err(Usage::Config)?;
             let merged = places.merged(places.read().map_err(Usage::Config)?.as_deref()).map_err(Usage::Config)?;
             line.extend(merged.args);
+            line.extend(own);
             ignored.extend(merged.ignored);
             layers = Some(places);
         } else {
-            line.extend(normalized.args);
+            line.extend(settings);
         }
     } else {
         line.extend(leading.into_iter().chain(args));
     }
     let matches = command.try_get_matches_from_mut(line).map_err(Usage::Clap)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(Usage::Clap)?;
-    if let Command::Serve(args) = &mut cli.command {
-        args.layers = layers;
+    match &mut cli.command {
+        Command::Serve(args) => args.layers = layers,
+        Command::Doctor(args) => args.serve.layers = layers,
+        _ => {}
     }
     Ok((cli, ignored))
 }

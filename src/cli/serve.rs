@@ -5,31 +5,58 @@ use std::{process::ExitCode, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::{GoDuration, Settings},
+    config::{ConfigError, GoDuration, Settings},
     metrics::Metrics,
     mysql::{fence::DirectFence, tls::MysqlTls},
     reparent::{DieAt, ReparentSettings},
     serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
     topo::Topo,
+    traces::Traces,
 };
 
-/// Runs until SIGTERM or SIGINT. A second signal ends at once.
-pub fn run(settings: &Settings, ignored: &[String]) -> ExitCode {
+/// Runs until SIGTERM or SIGINT. A second signal ends at once. `start_log` starts the log, with what listens to traces.
+pub fn run(
+    settings: &Settings,
+    ignored: &[String],
+    start_log: impl FnOnce(&Traces) -> Result<(), ConfigError>,
+) -> Result<ExitCode, ConfigError> {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            start_log(&Traces::default())?;
+            return Ok(failed(&format!("the runtime cannot start: {error}")));
+        }
+    };
+    let traces = runtime.block_on(async { traces(settings) })?;
+    start_log(&traces)?;
     if !ignored.is_empty() {
         tracing::info!(flags = ignored.join(" "), "flags of VTOrc or vtctld that have no meaning here are not used");
     }
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("the runtime cannot start: {error}")),
-    };
-    let code = runtime.block_on(serve(settings)).unwrap_or_else(|error| failed(&error.to_string()));
+    let code = runtime.block_on(async {
+        let code = serve(settings).await.unwrap_or_else(|error| failed(&error.to_string()));
+        traces.stop().await;
+        code
+    });
     // Whatever still runs has had its time.
     runtime.shutdown_background();
-    code
+    Ok(code)
+}
+
+/// Where traces go, where somebody collects them.
+#[cfg(feature = "otlp")]
+fn traces(settings: &Settings) -> Result<Traces, ConfigError> {
+    let Some(endpoint) = &settings.events.otlp_endpoint else { return Ok(Traces::default()) };
+    Traces::to(endpoint).map_err(|error| ConfigError::new("otlp-endpoint", endpoint, error.to_string(), "write http://HOST:4317"))
+}
+
+/// This binary was built without.
+#[cfg(not(feature = "otlp"))]
+fn traces(_: &Settings) -> Result<Traces, ConfigError> {
+    Ok(Traces::default())
 }
 
 fn failed(error: &str) -> ExitCode {

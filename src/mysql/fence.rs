@@ -235,6 +235,14 @@ impl DirectFence {
         }
     }
 
+    /// What the account may do there, as MySQL says it.
+    pub async fn grants(&self, server: &MysqlAddress, deadline: Instant) -> Result<Vec<String>, FenceError> {
+        let mut conn = self.connect(server, deadline).await?;
+        let rows = conn.query("SHOW GRANTS", deadline).await;
+        let rows = rows.map_err(|source| FenceError::Unreachable { server: server.to_string(), source })?;
+        Ok(rows.iter().filter_map(|row| row.at(0)).collect())
+    }
+
     async fn connect(&self, server: &MysqlAddress, deadline: Instant) -> Result<MysqlConn, FenceError> {
         let FenceAccount { user, password } = self.account.clone();
         let connect_timeout = deadline.saturating_duration_since(Instant::now());

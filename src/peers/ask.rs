@@ -85,7 +85,10 @@ impl GrpcAsk {
         request.set_timeout(limit);
         self.door.sign(&mut request).await;
         let answered = tokio::time::timeout(limit, Q::put(request, client)).await;
-        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
+        let late = || Status::deadline_exceeded(format!("no answer within {limit:?}"));
+        let answered = answered.unwrap_or_else(|_| Err(late()));
+        // The channel's own clock says it in other words.
+        let answered = answered.map_err(|status| if status.code() == Code::Cancelled { late() } else { status });
         if answered.as_ref().is_err_and(|status| !is_answer(status.code())) {
             self.forget(&elector.address);
         }

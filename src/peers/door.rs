@@ -1,6 +1,6 @@
 //! How one elector calls another: over TLS, and saying who it is.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use tonic::{Request, transport::Endpoint};
 
@@ -22,7 +22,7 @@ pub struct PeerDoor {
 
 impl PeerDoor {
     /// Reads the files, once for now.
-    pub fn load(tls: Option<&PeerTls>, user: Option<&PathBuf>) -> Result<Self, TlsError> {
+    pub fn load(tls: Option<&PeerTls>, user: Option<&Path>) -> Result<Self, TlsError> {
         let tls =
             tls.map(|files| client("TLS towards the other electors (--elector-grpc-ca, --grpc-cert)", files)).transpose()?;
         Ok(Self { tls, user: user.map(ClientUser::load).transpose().map_err(TlsError::Files)? })

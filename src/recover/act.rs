@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::{
     decide::{Action, decide},
@@ -18,6 +19,7 @@ use crate::{
     reparent::{Emergency, Mode, Outcome, Planned, Refusal, RepairEnd, ReparentError, Step, Verdict},
     shard::{FailureClass, ShardView},
     topo::TabletAlias,
+    traces,
 };
 
 /// Rereading everybody after a failed primary takes the living a few milliseconds; nobody waits longer for the others.
@@ -44,6 +46,18 @@ pub(super) enum Ended {
     NotDue(String),
     /// It failed, or was refused.
     Failed(String),
+}
+
+impl Ended {
+    /// Notes it in the trace of the recovery.
+    fn show(&self, span: &Span) {
+        match self {
+            Self::Looked => traces::ended(span, "looked", None),
+            Self::Done => traces::ended(span, "done", None),
+            Self::NotDue(_) => traces::ended(span, "not_due", None),
+            Self::Failed(why) => traces::ended(span, "failed", Some(why)),
+        }
+    }
 }
 
 /// What VTOrc calls the recovery, for metrics.
@@ -103,13 +117,18 @@ impl Supervisor {
         let began = Instant::now();
         let _pending = self.context.metrics.recover.begun(&self.shard, vtorc_name(&problem.remedy));
         let _recovering = self.context.senses.recovering();
-        let (ended, outcome) = match &action {
-            Action::Emergency(ground) => self.emergency(view, problem, *ground).await,
-            Action::Takeover { to, then_emergency } => self.takeover(view, problem, to.clone(), *then_emergency).await,
-            Action::ElectFirst => self.elect_first(problem).await,
-            Action::Fix(tablet, repair) => (self.fix(problem, tablet, *repair).await, None),
-            Action::Reread(_) | Action::Testify => (Ended::Looked, None),
+        let span = traces::recovery(&self.shard, problem.code.name(), &action.to_string(), problem.tablet.as_ref());
+        let work = async {
+            match &action {
+                Action::Emergency(ground) => self.emergency(view, problem, *ground).await,
+                Action::Takeover { to, then_emergency } => self.takeover(view, problem, to.clone(), *then_emergency).await,
+                Action::ElectFirst => self.elect_first(problem).await,
+                Action::Fix(tablet, repair) => (self.fix(problem, tablet, *repair).await, None),
+                Action::Reread(_) | Action::Testify => (Ended::Looked, None),
+            }
         };
+        let (ended, outcome) = work.instrument(span.clone()).await;
+        ended.show(&span);
         self.record(problem, &action, &ended, outcome.as_ref(), began.elapsed()).await;
         ended
     }
@@ -137,7 +156,9 @@ impl Supervisor {
         tracing::info!(shard = %self.shard, %primary, why = problem.why, "the replicas are made to testify by their replication");
         let (suspicion, decided) = (self.suspected, Instant::now());
         let verdict = self.verdict(view, problem, &primary);
-        let outcome = self.context.hands.testify(&self.shard, &primary, gate(&self.context, &self.shard, problem), verdict).await;
+        let span = traces::recovery(&self.shard, problem.code.name(), &Action::Testify.to_string(), Some(&primary));
+        let heard = self.context.hands.testify(&self.shard, &primary, gate(&self.context, &self.shard, problem), verdict);
+        let outcome = heard.instrument(span.clone()).await;
         if let Err(ReparentError::NotDue { reason, .. }) = &outcome.result {
             tracing::info!(shard = %self.shard, %primary, reason, "no failover after the testimony");
             return Ended::Looked;
@@ -146,6 +167,7 @@ impl Supervisor {
             self.measure(suspicion, decided, &outcome);
         }
         let (ended, outcome) = self.after_promotion(outcome).await;
+        ended.show(&span);
         self.record(&dead(problem), &Action::Emergency(Ground::PrimaryDead), &ended, outcome.as_ref(), decided.elapsed()).await;
         ended
     }

@@ -33,6 +33,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 pub use decision::{Decision, ProofLine, TabletDecision};
 pub use error::{Aftermath, FailedStep, ReparentError};
@@ -49,6 +50,7 @@ use crate::{
     mysql::{GtidSet, fence::ServerFence},
     tablet::{Call, SetSource, TabletManager},
     topo::{ShardId, TabletAlias, Topo, TopoError},
+    traces::{self, Steps},
 };
 
 /// Limits and names that every operation shares.
@@ -374,8 +376,11 @@ impl Hands {
         let caller = cancel.clone().drop_guard();
         let mut run = Run::new(self.clone(), shard.clone(), cancel);
         run.gate = gate;
+        let span = traces::operation(shard, operation.name());
+        run.trace = Steps::of(&span);
         let on_finished = self.on_finished.clone();
-        let task = self.tasks.spawn(async move {
+        let traced = span.clone();
+        let work = async move {
             let preview = work.is_preview();
             let result = work.run(&mut run).await;
             let took = run.locked_at.map_or(Duration::ZERO, |locked| locked.elapsed());
@@ -389,14 +394,17 @@ impl Hands {
                 }
                 Err(error) => tracing::warn!(shard = %run.shard, %error, ?took, "reparent failed"),
             }
+            let failure = result.as_ref().err().map(|error| error as &dyn std::fmt::Display);
+            run.trace.all_ended(failure);
+            traces::ended(&traced, result.as_ref().map_or_else(ReparentError::reason, |_| "done"), failure);
             let Run { events, steps, decision, shard, .. } = run;
             let outcome = Outcome { operation, events, result, took, steps, decision };
             if let Some(call) = on_finished.filter(|_| !preview) {
                 call(&shard, &outcome);
             }
             outcome
-        });
-        let outcome = task.await;
+        };
+        let outcome = self.tasks.spawn(work.instrument(span)).await;
         caller.disarm();
         outcome.unwrap_or_else(|error| {
             // A panic is a fault of ours, which the caller's server turns into an answer; nothing else but the end of the process stops a task.

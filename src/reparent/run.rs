@@ -8,11 +8,13 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
 
 use super::{Decision, DieAt, Edge, Gate, Hands, ReparentError, ReparentEvent, Step, journal::Journal};
 use crate::{
     tablet::Call,
     topo::{LockLost, LockOr, ShardId, ShardLock, TabletAlias},
+    traces::Steps,
 };
 
 /// A step that cannot be undone is sent only while the lease is certain to live longer than this.
@@ -38,6 +40,8 @@ pub(super) struct Run {
     pub steps: Vec<(Step, Duration)>,
     /// What was decided.
     pub decision: Option<Decision>,
+    /// The same steps, for whoever collects traces.
+    pub trace: Steps,
     /// Asked when the lock is had, before anything is done.
     pub gate: Option<Gate>,
     edge_at: Instant,
@@ -63,6 +67,7 @@ impl Run {
             locked_at: None,
             steps: Vec::new(),
             decision: None,
+            trace: Steps::default(),
             gate: None,
             edge_at: Instant::now(),
             demoted_at: None,
@@ -122,7 +127,10 @@ impl Run {
 
     /// Takes the shard lock.
     pub async fn lock(&mut self, action: String) -> Result<(), ReparentError> {
-        let lock = self.hands.topo.lock_shard(&self.shard, &action, self.hands.settings.lock_timeout).await?;
+        let waiting = self.trace.lock();
+        let locked = self.hands.topo.lock_shard(&self.shard, &action, self.hands.settings.lock_timeout);
+        let lock = locked.instrument(waiting).await?;
+        self.trace.begin();
         self.action = action;
         self.locked_at.get_or_insert_with(Instant::now);
         self.lock = Some(lock);
@@ -235,6 +243,7 @@ impl Run {
         let since = now - std::mem::replace(&mut self.edge_at, now);
         if edge == Edge::After {
             self.steps.push((step, since));
+            self.trace.ended(step);
         }
         if self.hands.settings.die_at == Some(DieAt { step, edge }) {
             tracing::error!(shard = %self.shard, %step, ?edge, "dying here as VTELECTOR_DIE_AT demands");

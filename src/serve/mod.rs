@@ -22,6 +22,7 @@ use listen::{Crowd, Gate};
 use reload::Reload;
 
 pub use calls::Limits;
+pub use http::api::document as openapi;
 pub use measured::{MeasuredStores, MeasuredTablets};
 
 use crate::{
@@ -74,7 +75,7 @@ pub enum ServeError {
     #[error("who may come in: {0}")]
     Door(String),
     /// Files of a connection that we make cannot be used.
-    #[error("TLS towards others: {0}")]
+    #[error("calling others: {0}")]
     Client(#[from] TlsError),
     /// The descriptors of our own messages cannot be read.
     #[error("the message descriptors in this program: {0}")]
@@ -157,7 +158,7 @@ impl Server {
         );
         let door = Arc::new(Door::new(&settings.door).map_err(ServeError::Door)?);
         let mysql_tls = settings.mysql_tls.as_ref().map(MysqlTls::load).transpose()?;
-        let peers = PeerDoor::load(settings.peer_tls.as_ref(), settings.door.client_creds.as_ref())?;
+        let peers = PeerDoor::load(settings.peer_tls.as_ref(), settings.door.client_creds.as_deref())?;
         let grpc_listener = listen::bind("grpc-port", &settings.grpc).await?;
         let http_listener = listen::bind("port", &settings.http).await?;
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
@@ -184,7 +185,7 @@ impl Server {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });
         }
-        faces.spawn(http::serve(http_gate, door, context, closing.clone()));
+        faces.spawn(http::serve(http_gate, door, context, limits, closing.clone()));
         Ok(Self { grpc, http, stopping, closing, hands, elector, commands, events, webhooks, faces })
     }
 

@@ -189,33 +189,30 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// Holds the page against what every page has to be, at desktop and phone width, light and dark.
+    /// Holds the page against what every page has to be, at desktop and phone width, light and dark; keeps screenshots under that name,
+    /// where there is one.
     pub async fn check(&mut self, name: &str) {
-        for (width, height) in [(1280, 900), (390, 844)] {
-            for dark in [false, true] {
-                self.window(width, height, dark).await;
-                let wrong = self.eval(CHECKS).await;
-                assert_eq!(wrong, json!([]), "{name} at {width} px, dark: {dark}");
-                self.keep(&format!(
-                    "{name}-{}{}",
-                    if width < 600 { "phone" } else { "desktop" },
-                    if dark { "-dark" } else { "" }
-                ))
-                .await;
+        for (width, height, dark) in [(1280, 900, true), (390, 844, false), (390, 844, true), (1280, 900, false)] {
+            self.window(width, height, dark).await;
+            let wrong = self.eval(CHECKS).await;
+            assert_eq!(wrong, json!([]), "{name} at {width} px, dark: {dark}");
+            if !name.is_empty() && dark == (width < 600) {
+                self.keep(&format!("{name}-{}", if dark { "phone" } else { "desktop" })).await;
             }
         }
-        self.window(1280, 900, false).await;
     }
 
     /// Keeps a screenshot below docs/, where that was asked for.
-    async fn keep(&mut self, name: &str) {
+    pub async fn keep(&mut self, name: &str) {
         if std::env::var_os(SCREENSHOTS).is_none() {
             return;
         }
-        let image = self.call("Page.captureScreenshot", json!({"format": "png", "optimizeForSpeed": false})).await;
+        let image = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
         let bytes = BASE64_STANDARD.decode(image["data"].as_str().unwrap()).unwrap();
         assert!(bytes.len() < 200_000, "{name}: {} bytes", bytes.len());
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/screenshots/{name}.png")), bytes).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
 
     /// It has complained of nothing: no error, no violation of the policy.

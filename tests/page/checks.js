@@ -6,7 +6,8 @@
   const seen = (one) => one.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true }) && one.getClientRects().length > 0;
 
   if (document.documentElement.scrollWidth > document.documentElement.clientWidth)
-    wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${document.documentElement.clientWidth}`);
+    wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${document.documentElement.clientWidth}: ` +
+      all("main *").filter((one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.parentElement.closest(".scroll")).map(short).slice(0, 3).join(" | "));
   if (document.documentElement.lang !== "en") wrong.push("no language");
   if (all("main").length !== 1) wrong.push("not one main");
   if (all("h1").length !== 1) wrong.push(`${all("h1").length} h1`);
@@ -31,6 +32,13 @@
   for (const one of all("th")) if (!one.scope) wrong.push(`no scope: ${short(one)}`);
   for (const one of all("main table")) if (!one.caption && !one.closest("[aria-label]")) wrong.push(`no caption: ${short(one)}`);
   for (const one of all(".scroll")) if (one.tabIndex !== 0) wrong.push(`cannot be scrolled by keys: ${short(one)}`);
+
+  // Words of two elements that a template has glued together.
+  const block = (text) => { let up = text.parentElement; while (getComputedStyle(up).display === "inline") up = up.parentElement; return up; };
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  for (let last = null, text = texts.nextNode(); text; last = text, text = texts.nextNode())
+    if (last && /\w$/.test(last.data) && /^\w/.test(text.data) && block(last) === block(text) && getComputedStyle(block(text)).display === "block" && !text.previousElementSibling?.matches("br"))
+      wrong.push(`glued: ${last.data.slice(-20)}|${text.data.slice(0, 20)}`);
 
   // Contrast of every text that is seen: 4.5, or 3 where it is large.
   const rgb = (text) => (text.match(/[\d.]+/g) || []).map(Number);

@@ -51,7 +51,7 @@ impl World {
     /// So many healthy shards of keyspace `fleet`, each seen.
     pub async fn start(shards: usize) -> Self {
         let world = Self::with_flags(shards, &["--instance-poll-time=1s"]).await;
-        let well = format!("All {shards} shards are well");
+        let well = if shards == 1 { "The only shard is well".to_owned() } else { format!("All {shards} shards are well") };
         world.until("/", &well).await;
         world
     }

@@ -64,7 +64,7 @@ async fn a_reparent_of_a_shard_that_does_not_exist_is_nowhere_counted_and_a_mist
     };
     refused(world.client.planned_reparent_shard(planned("9")).await, Code::NotFound, &["commerce/9"]);
     refused(world.client.planned_reparent_shard(planned("")).await, Code::InvalidArgument, &["shard is required"]);
-    assert!(!world.metrics().await.contains("vtorc_planned_reparent_counts"));
+    assert!(!world.metrics().await.contains("vtorc_planned_reparent_counts{"));
 
     let mut slash = alias("zone1-1");
     slash.cell = "a/b".to_owned();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::{Request, metadata::MetadataValue};
 
 use super::{
-    Answer, ClientCommand as Command, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, args, elector, operate, show,
+    Answer, ClientCommand as Command, ClientError, Connection, Line, MESSAGE_BYTES_MAX, Verdict, args, elector, inspect, operate,
+    show,
 };
 use crate::{
     pb::{topodata, vtctldata as v, vtctlservice::vtctld_client::VtctldClient, vttime},
@@ -19,6 +20,7 @@ pub enum Ready {
     EmergencyReparentShard(v::EmergencyReparentShardRequest),
     Elector(elector::Ready),
     Operate(operate::Ready),
+    Inspect(inspect::Ready),
     InitShardPrimary(v::InitShardPrimaryRequest),
     ReparentTablet(v::ReparentTabletRequest),
     GetCellInfoNames,
@@ -58,7 +60,7 @@ pub fn connection(command: &Command) -> &Connection {
             Command::Recoveries(command) => command.connection(),
         } };
     }
-    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids Problems Decisions History Acknowledge Status Events InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
+    of!(PlannedReparentShard EmergencyReparentShard ErrantGtids Shards Explain Commands Problems Decisions History Acknowledge Status Events InitShardPrimary ReparentTablet GetCellInfoNames GetCellInfo AddCellInfo CreateKeyspace CreateShard
         GetKeyspaces GetKeyspace FindAllShardsInKeyspace GetShard GetShardReplication GetTablets GetTablet DeleteTablets GetFullStatus
         PingTablet RefreshState RunHealthCheck ShardReplicationPositions StartReplication StopReplication SetWritable ChangeTabletType
         SetKeyspaceDurabilityPolicy SetVtorcEmergencyReparent GetTopologyPath ValidateShard)
@@ -71,6 +73,9 @@ pub fn prepare(command: Command) -> Result<Ready, ClientError> {
         Command::EmergencyReparentShard(with) if with.own.own.is_asked() => Ready::Elector(elector::emergency(with.own)),
         Command::EmergencyReparentShard(with) => Ready::EmergencyReparentShard(emergency(with.own)),
         Command::ErrantGtids(with) => Ready::Elector(elector::errant_gtids(with.own)),
+        Command::Shards(with) => Ready::Inspect(inspect::shards(with.own)),
+        Command::Commands(with) => Ready::Inspect(inspect::commands(with.own)),
+        Command::Explain(with) => Ready::Inspect(inspect::explain(with.own)),
         Command::Problems(with) => Ready::Operate(operate::problems(with.own)),
         Command::Decisions(with) => Ready::Operate(operate::decisions(with.own)),
         Command::History(with) => Ready::Operate(operate::history(with.own)),
@@ -273,6 +278,7 @@ pub async fn send(channel: Line, ready: Ready, left: Duration) -> Result<Answer,
         Ready::EmergencyReparentShard(r) => shown!(emergency_reparent_shard, r),
         Ready::Elector(ready) => elector::send(channel, ready, left).await?,
         Ready::Operate(ready) => operate::send(channel, ready, left).await?,
+        Ready::Inspect(ready) => inspect::send(channel, ready, left).await?,
         Ready::InitShardPrimary(r) => shown!(init_shard_primary, r),
         Ready::ReparentTablet(r) => shown!(reparent_tablet, r),
         Ready::GetCellInfoNames => shown!(get_cell_info_names, v::GetCellInfoNamesRequest {}),

@@ -2,7 +2,10 @@
 
 use tonic::Code;
 
-use super::show::{Table, alias, events, facts, or_dash};
+use super::{
+    report,
+    show::{Table, alias, events, facts, or_dash},
+};
 use crate::pb::vtelector::{Decision, ErrantGtidsResponse, Proof, ReparentResponse, TabletDecision};
 
 /// What a reparent would do.
@@ -123,5 +126,5 @@ pub fn errant_gtids(answer: &ErrantGtidsResponse) -> String {
         table.row([alias(tablet.tablet_alias.as_ref()), shard, "?".to_owned(), "-".to_owned(), "-".to_owned(), unknown]);
     }
     let judged = format!("judged: {}, errant: {}, not known: {}", answer.judged, answer.errant.len(), answer.unjudged.len());
-    if table.is_empty() { judged } else { format!("{}\n\n{judged}", table.print()) }
+    report::sections(&[table.print_rows(), report::silent(&answer.silent), judged])
 }

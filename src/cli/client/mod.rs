@@ -4,6 +4,8 @@ mod args;
 mod call;
 mod decision;
 mod elector;
+mod explained;
+mod inspect;
 mod operate;
 mod report;
 mod show;
@@ -86,6 +88,12 @@ pub enum ClientCommand {
     /// List the transactions that a tablet has and its shard does not
     #[command(alias = "ErrantGtids")]
     ErrantGtids(With<ErrantArg>),
+    /// List shards with their primary, redundancy, problems and the age of the evidence. Exit code 1 when one is not well
+    #[command(alias = "Shards")]
+    Shards(With<operate::ShardsArg>),
+    /// Say everything about one shard: declared and seen, wrong, decided, done, and what stands in the way. Exit code 1 when anything is wrong
+    #[command(alias = "Explain")]
+    Explain(With<inspect::ExplainArg>),
     /// List what is wrong, and what is done about it. Exit code 1 when anything is
     #[command(alias = "Problems")]
     Problems(With<operate::ShardsArg>),
@@ -95,6 +103,9 @@ pub enum ClientCommand {
     /// List what electors have done by themselves
     #[command(alias = "History")]
     History(With<operate::HistoryArg>),
+    /// List what persons asked for, the newest first, with who they were and what came of it
+    #[command(alias = "Commands")]
+    Commands(With<inspect::CommandsArg>),
     /// Let a shard have automatic promotions again that earlier ones have blocked
     #[command(alias = "Acknowledge")]
     Acknowledge(With<operate::AcknowledgeArg>),

@@ -164,7 +164,8 @@ pub enum Ready {
     GetStatus,
 }
 
-fn names(scope: Option<ShardScope>) -> (String, String) {
+/// A scope's names; empty = all.
+pub fn names(scope: Option<ShardScope>) -> (String, String) {
     scope.map(|scope| (scope.keyspace, scope.shard)).unwrap_or_default()
 }
 

@@ -8,8 +8,44 @@ fn shard_name(keyspace: &str, shard: &str) -> String {
 }
 
 /// Sections with an empty line between; empty ones are left out.
-fn sections(parts: &[String]) -> String {
+pub fn sections(parts: &[String]) -> String {
     parts.iter().map(|part| part.trim_end()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Electors that did not answer; nothing where all did.
+pub fn silent(silent: &[SilentElector]) -> String {
+    let mut table = Table::new(&["SILENT ELECTOR", "WHY"]);
+    for elector in silent {
+        table.row([elector.elector.clone(), elector.reason.clone()]);
+    }
+    table.print_rows()
+}
+
+/// Lines below a heading; nothing where there are none.
+pub fn list(heading: &str, lines: &[String]) -> String {
+    let mut table = Table::new(&[heading]);
+    for line in lines {
+        table.row([line.clone()]);
+    }
+    table.print_rows()
+}
+
+/// What persons asked for; nothing where there is none.
+pub fn commands(commands: &[Command]) -> String {
+    let mut table = Table::new(&["AT", "CALL", "OF", "BY", "PROVEN BY", "FROM", "OUTCOME", "WHY"]);
+    for command in commands {
+        table.row([
+            time(command.at.as_ref()),
+            command.call.clone(),
+            or_dash(&command.target),
+            or_dash(&command.caller),
+            or_dash(&command.proven_by),
+            or_dash(&command.from),
+            command.outcome.clone(),
+            or_dash(&command.failure),
+        ]);
+    }
+    table.print_rows()
 }
 
 pub fn problems(answer: &ProblemsResponse) -> String {
@@ -29,7 +65,7 @@ pub fn problems(answer: &ProblemsResponse) -> String {
         done.row(decision_cells(decision));
     }
     let count = format!("shards looked after: {}, problems: {}", answer.shards, answer.problems.len());
-    sections(&[table.print_rows(), done.print_rows(), count])
+    sections(&[table.print_rows(), done.print_rows(), silent(&answer.silent), count])
 }
 
 fn decision_cells(decision: &DecisionRecord) -> [String; 5] {
@@ -46,7 +82,8 @@ fn decision_cells(decision: &DecisionRecord) -> [String; 5] {
     ]
 }
 
-fn block(blocked: &Blocked) -> String {
+/// A block with its end.
+pub fn block(blocked: &Blocked) -> String {
     let until = blocked.until.as_ref().map_or_else(String::new, |until| format!(", until {}", time(Some(until))));
     format!("{}{until}: {}", blocked.by, blocked.reason)
 }
@@ -118,6 +155,8 @@ pub fn is_finding(answer: &GetStatusResponse) -> bool {
         || !answer.blocked.is_empty()
         || !answer.garbage.is_empty()
         || !answer.settings_error.is_empty()
+        || !answer.webhooks_error.is_empty()
+        || answer.webhooks.iter().any(|webhook| webhook.failures > 0)
 }
 
 pub fn status(answer: &GetStatusResponse) -> String {
@@ -136,6 +175,16 @@ pub fn status(answer: &GetStatusResponse) -> String {
     if !answer.settings_error.is_empty() {
         head.push(("settings", format!("OLD ONES IN FORCE: {}", answer.settings_error)));
     }
+    if !answer.webhooks_error.is_empty() {
+        head.push(("webhooks", format!("OLD ONES IN FORCE: {}", answer.webhooks_error)));
+    }
+    let mut webhooks = Table::new(&["RECEIVER OF EVENTS", "DELIVERED BY", "UP TO", "PENDING", "LAST FAILURE"]);
+    for webhook in &answer.webhooks {
+        let failure =
+            if webhook.failures == 0 { "-".to_owned() } else { format!("{} times: {}", webhook.failures, webhook.error) };
+        let (up_to, pending) = (webhook.delivered_sequence.to_string(), webhook.pending.to_string());
+        webhooks.row([webhook.name.clone(), or_dash(&webhook.deliverer), up_to, pending, failure]);
+    }
     let mut blocked = Table::new(&["SHARD", "BLOCKED BY"]);
     for shard in &answer.blocked {
         blocked.row([shard_name(&shard.keyspace, &shard.shard), shard.blocked.as_ref().map(block).unwrap_or_default()]);
@@ -145,7 +194,7 @@ pub fn status(answer: &GetStatusResponse) -> String {
         garbage.row([value.key.clone(), value.reason.clone()]);
     }
     let windows = if answer.maintenance.is_empty() { String::new() } else { maintenance(&answer.maintenance) };
-    sections(&[facts(head), blocked.print_rows(), windows, garbage.print_rows()])
+    sections(&[facts(head), blocked.print_rows(), windows, webhooks.print_rows(), garbage.print_rows()])
 }
 
 /// One event in one line.

@@ -16,6 +16,7 @@ mod takeover;
 mod writable;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub use outcome::{Refusal, RepairEnd, RepairError, RepairOutcome};
 
@@ -27,6 +28,7 @@ use super::{Gate, Hands, run::Run};
 use crate::{
     diagnose::Repair,
     topo::{ShardId, TabletAlias},
+    traces::{self, Steps},
 };
 
 impl Repair {
@@ -59,13 +61,18 @@ impl Hands {
         let mut run = Run::new(self.clone(), shard.clone(), cancel);
         run.gate = Some(gate);
         let alias = tablet.clone();
-        let task = self.tasks.spawn(async move {
+        let span = traces::operation(shard, repair.name());
+        run.trace = Steps::of(&span);
+        let traced = span.clone();
+        let work = async move {
             let end = RepairEnd::from(run.repair(&alias, repair).await);
             let took = run.locked_at.map_or_else(Default::default, |locked| locked.elapsed());
             tracing::info!(shard = %run.shard, tablet = %alias, repair = repair.name(), end = end.name(), ?took, "{end}");
+            run.trace.all_ended(None);
+            traces::ended(&traced, end.name(), None);
             RepairOutcome { repair, tablet: alias, end, events: run.events, took }
-        });
-        let outcome = task.await;
+        };
+        let outcome = self.tasks.spawn(work.instrument(span)).await;
         caller.disarm();
         outcome.unwrap_or_else(|error| {
             if error.is_panic() {

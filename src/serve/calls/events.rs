@@ -2,8 +2,8 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -18,8 +18,6 @@ use crate::{
 const PAGE_MAX: usize = 256;
 /// Events that may wait for their reader; more stay in the log.
 const WAITING_MAX: usize = 64;
-/// A reader that takes nothing for so long is cut off.
-pub const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Events with numbers, or why there are no more of them.
 pub type Numbered = Pin<Box<dyn Stream<Item = Result<pb::Event, Refusal>> + Send>>;
@@ -42,28 +40,29 @@ pub async fn read(context: &Context, keyspace: &str, shard: &str, from: From) ->
         return Err(Refusal::new(Code::Unavailable, format!("the log of events cannot be read: {reason}; try again")));
     }
     let (told, waiting) = mpsc::channel(WAITING_MAX);
+    let (last, end) = oneshot::channel();
     let stopping = context.stopping.clone();
     let taken = match from {
         From::Now => log.newest(),
         From::After(sequence) => sequence,
     };
-    let mut reader = Reader { log, filter, taken, told };
+    let takes_within = context.reader_takes_within;
+    let mut reader = Reader { log, filter, taken, told, takes_within };
     context.tasks.spawn(async move {
         let ended = stopping.run_until_cancelled(reader.run(permit)).await;
-        let last = match ended {
-            None => Some(Refusal::new(Code::Unavailable, "the elector stops; watch another one from the last number on")),
-            Some(End::Left) => None,
-            Some(End::TooSlow) => Some(Refusal::new(
+        let why = match ended {
+            None => Refusal::new(Code::Unavailable, "the elector stops; watch another one from the last number on"),
+            Some(End::Left) => return,
+            Some(End::TooSlow) => Refusal::new(
                 Code::ResourceExhausted,
-                format!("no event was taken for {} s: watch again from the last number on", TAKES_WITHIN.as_secs()),
-            )),
+                format!("no event was taken for {} s: watch again from the last number on", takes_within.as_secs_f64()),
+            ),
         };
-        if let Some(last) = last {
-            // Where there is no room for it, nobody reads.
-            _ = reader.told.try_send(Err(last));
-        }
+        // The reader has left meanwhile, or reads it when it reads again.
+        _ = last.send(Err(why));
     });
-    Ok(Box::pin(ReceiverStream::new(waiting)))
+    let end = stream::once(end).filter_map(async |end| end.ok());
+    Ok(Box::pin(ReceiverStream::new(waiting).chain(end)))
 }
 
 enum End {
@@ -76,6 +75,7 @@ struct Reader {
     filter: Filter,
     taken: u64,
     told: mpsc::Sender<Result<pb::Event, Refusal>>,
+    takes_within: Duration,
 }
 
 impl Reader {
@@ -115,7 +115,7 @@ impl Reader {
     }
 
     async fn tell(&self, event: pb::Event) -> Result<(), End> {
-        match self.told.send_timeout(Ok(event), TAKES_WITHIN).await {
+        match self.told.send_timeout(Ok(event), self.takes_within).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Left),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::TooSlow),

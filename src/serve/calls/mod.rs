@@ -70,15 +70,29 @@ pub struct Limits {
     pub requests: usize,
     /// Reparents, each of another shard: those of the same shard wait for its lock.
     pub reparents: usize,
+    /// A reader of the log of events that takes none for so long is cut off.
+    pub reader_takes_within: Duration,
     /// Connections to gRPC, and as many to HTTP; more are closed at once.
     pub connections: usize,
     /// Those of one client address.
     pub connections_of_address: usize,
+    /// How long the headers of an HTTP request may take, and how long a connection may be idle.
+    pub headers_wait: Duration,
+    /// How long the body of an HTTP request may take.
+    pub body_wait: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 512, reparents: 64, connections: 1024, connections_of_address: 256 }
+        Self {
+            requests: 512,
+            reparents: 64,
+            connections: 1024,
+            connections_of_address: 256,
+            headers_wait: Duration::from_secs(30),
+            body_wait: Duration::from_secs(10),
+            reader_takes_within: Duration::from_secs(30),
+        }
     }
 }
 
@@ -118,6 +132,7 @@ pub struct Context {
     /// The descriptors of every message.
     pub schema: DescriptorPool,
     reparents_max: usize,
+    reader_takes_within: Duration,
     reparent_permits: Arc<Semaphore>,
     /// Cancelled when this process is about to end.
     pub stopping: CancellationToken,
@@ -164,6 +179,7 @@ impl Context {
             wait_replicas_timeout: settings.wait_replicas_timeout,
             requests_max: limits.requests,
             reparents_max: limits.reparents,
+            reader_takes_within: limits.reader_takes_within,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
             stopping,
             board: elector.board.clone(),

@@ -36,9 +36,8 @@ pub async fn shards(context: &Context, request: ShardsRequest) -> Result<ShardsR
     }
     let heard = context.others.shards(&filter).await;
     let known = shards.iter().map(id).collect();
-    shards.extend(heard.merged(&known, |answer| &answer.shards, id));
-    let me = &context.hands.settings.who;
-    shards.iter_mut().for_each(|shard| shard.mine = shard.elector == *me);
+    let theirs = heard.merged(&known, |answer| &answer.shards, id);
+    shards.extend(theirs.into_iter().map(|shard| ShardSummary { mine: false, ..shard }));
     let known = shards.iter().map(id).collect();
     shards.extend(context.senses.declared().map(|snapshot| declared(&snapshot, &filter, &known)).unwrap_or_default());
     shards.sort_by(|one, other| (&one.keyspace, &one.shard).cmp(&(&other.keyspace, &other.shard)));

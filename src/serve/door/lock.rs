@@ -50,8 +50,8 @@ impl Door {
     /// Reads the files; an error names the file and what is wrong with it.
     pub fn new(settings: &DoorSettings) -> Result<Self, String> {
         Ok(Self {
-            users: settings.users.as_ref().map(proofs::users).transpose()?,
-            tokens: settings.tokens.as_ref().map(proofs::tokens).transpose()?,
+            users: settings.users.as_deref().map(proofs::users).transpose()?,
+            tokens: settings.tokens.as_deref().map(proofs::tokens).transpose()?,
             subjects: settings.subjects.clone(),
             grpc_has_authority: settings.grpc_has_authority,
             http_has_authority: settings.http_tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
@@ -191,5 +191,49 @@ impl Given {
             Entrance::Grpc => self.metadata.clone().or_else(|| self.basic.clone()),
             Entrance::Http => self.basic.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn peer(address: &str, subject: Option<&str>) -> Peer {
+        let certificate = subject.map(|name| Subject { whole: format!("CN={name}"), common_name: name.to_owned() }.into());
+        Peer { address: format!("{address}:1").parse().unwrap(), certificate }
+    }
+
+    #[tokio::test]
+    async fn without_a_lock_everybody_reads_over_http_and_commands_from_here() {
+        let door = Door::new(&DoorSettings::default()).unwrap();
+        let host = headers(&[("host", "localhost")]);
+        for (entrance, address, role) in [
+            (Entrance::Grpc, "10.0.0.7", Role::Operator),
+            (Entrance::Http, "10.0.0.7", Role::Reader),
+            (Entrance::Http, "127.0.0.1", Role::Operator),
+        ] {
+            let caller = door.admit(entrance, Some(&peer(address, None)), &host, None).await.unwrap();
+            assert_eq!(caller, Caller::anybody(role, address));
+        }
+        assert!(!door.is_locked(Entrance::Grpc) && !door.is_locked(Entrance::Http));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_no_proof_on_grpc_where_users_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users");
+        std::fs::write(&file, r#"[{"Username": "anna", "Password": "a1"}]"#).unwrap();
+        let settings = DoorSettings { users: Some(file), grpc_has_authority: true, ..DoorSettings::default() };
+        let door = Door::new(&settings).unwrap();
+        let peer = peer("10.0.0.7", Some("anybody"));
+        let refused = door.admit(Entrance::Grpc, Some(&peer), &HeaderMap::new(), None).await.unwrap_err();
+        assert!(matches!(refused, Denial::Unproven { .. }), "{refused}");
+        let given = headers(&[("username", "anna"), ("password", "a1")]);
+        let caller = door.admit(Entrance::Grpc, Some(&peer), &given, None).await.unwrap();
+        assert_eq!((caller.name.as_deref(), caller.proof), (Some("anna"), Proof::Password));
     }
 }

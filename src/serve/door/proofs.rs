@@ -1,6 +1,6 @@
 //! The files of static users and of bearer tokens. What is kept of them proves a password or a token and does not tell it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use ring::{digest, hmac};
 use serde_json::Value;
@@ -27,21 +27,21 @@ pub struct Proofs {
 }
 
 /// Static users, as Vitess's file has them, with a role where one is given.
-pub fn users(file: &PathBuf) -> Result<Rotating<Proofs>, String> {
+pub fn users(file: &Path) -> Result<Rotating<Proofs>, String> {
     load("static users (--grpc-auth-static-password-file)", file, user)
 }
 
 /// Holders of tokens.
-pub fn tokens(file: &PathBuf) -> Result<Rotating<Proofs>, String> {
+pub fn tokens(file: &Path) -> Result<Rotating<Proofs>, String> {
     load("bearer tokens (--auth-token-file)", file, token)
 }
 
 /// The name, what has to be proven, and the role.
 type Parsed = (String, Vec<u8>, Role);
 
-fn load(what: &'static str, file: &PathBuf, entry: fn(&Fields) -> Result<Parsed, String>) -> Result<Rotating<Proofs>, String> {
+fn load(what: &'static str, file: &Path, entry: fn(&Fields) -> Result<Parsed, String>) -> Result<Rotating<Proofs>, String> {
     let name = file.display().to_string();
-    Rotating::load(what, vec![file.clone()], move |contents| {
+    Rotating::load(what, vec![file.to_owned()], move |contents| {
         let content = contents.first().map(Vec::as_slice).unwrap_or_default();
         parse(content, entry).map_err(|problem| format!("{what}: {name}: {problem}"))
     })

@@ -183,9 +183,20 @@ impl Inner {
         place.taken = taken;
     }
 
-    /// How many events went that the receiver had not taken, since this was last asked.
-    pub fn lost(&self, receiver: &str) -> u64 {
-        self.places().get_mut(receiver).map_or(0, |place| std::mem::take(&mut place.lost))
+    /// How many events went, or are about to go, that the receiver has not taken, since this was last asked; and the last number that went,
+    /// up to which it stands from now on.
+    pub fn overtaken(&self, receiver: &str, taken: u64) -> (u64, u64) {
+        let state = self.state();
+        let floor = state.dropped().1.floor;
+        let mut places = self.places();
+        let Some(place) = places.get_mut(receiver) else { return (0, floor) };
+        let mut lost = std::mem::take(&mut place.lost);
+        if floor > taken {
+            let pending = |from: u64| state.pending(from, &place.wanted).count;
+            lost += pending(taken) - pending(floor);
+            place.taken = floor;
+        }
+        (lost, floor)
     }
 
     /// We deliver to that receiver no more.
@@ -195,7 +206,7 @@ impl Inner {
 
     async fn take_in(&self, mut inbox: mpsc::Receiver<((), News)>) {
         while let Some(((), news)) = inbox.recv().await {
-            let gone = {
+            {
                 let mut state = self.state();
                 let garbage = state.garbage();
                 let gone = match news {
@@ -211,11 +222,12 @@ impl Inner {
                 }
                 let (events, bytes) = state.size();
                 self.metrics.log_size(events, bytes, state.dropped().1.count);
-                gone
-            };
-            for place in self.places().values_mut() {
-                let missed = gone.iter().map(|(version, batch)| wanted_of(*version, batch, place.taken, &place.wanted).count());
-                place.lost += missed.sum::<usize>() as u64;
+                // While the state is held: whoever counts what is about to go must not count it twice.
+                for place in self.places().values_mut() {
+                    let missed =
+                        gone.iter().map(|(version, batch)| wanted_of(*version, batch, place.taken, &place.wanted).count());
+                    place.lost += missed.sum::<usize>() as u64;
+                }
             }
             self.changes.send_modify(|changes| *changes += 1);
         }

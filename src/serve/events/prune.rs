@@ -18,7 +18,7 @@ pub const EVENTS_MAX: usize = 20_000;
 /// Their bytes in etcd; of more, the same.
 pub const BYTES_MAX: usize = 16 << 20;
 /// How often it is looked whether there is anything to delete: in between, every elector writes a few hundred events at most each second.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(15);
 /// Keys that one look deletes at most; the rest waits for the next.
 const DELETED_MAX: usize = 2000;
 /// Whoever prunes and dies is out of the way after this.

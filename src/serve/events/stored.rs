@@ -150,7 +150,8 @@ pub fn shortened(mut event: Event) -> Event {
 
 fn cut(text: &mut String) {
     if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        let end = (0..=TEXT_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
+        text.truncate(end);
     }
 }
 

@@ -20,8 +20,6 @@ use crate::{
 
 /// Largest body of a request.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// How long a body may take to come.
-const BODY_WAIT: Duration = Duration::from_secs(10);
 /// How long a question may take until its answer begins. A stream of events is an answer that has begun.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
@@ -32,6 +30,8 @@ pub struct Guard {
     pub door: Arc<Door>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// How long a body may take to come.
+    pub body_wait: Duration,
 }
 
 /// Lets in whoever may come in, with their name in the request, and answers for what goes wrong.
@@ -90,7 +90,7 @@ impl Guard {
             return Err(other_site().into());
         }
         request.extensions_mut().insert(caller);
-        let request = whole(request).await?;
+        let request = whole(request, self.body_wait).await?;
         match is_question {
             // What a command has begun is not given up because it takes long.
             false => Ok(next.run(request).await),
@@ -102,14 +102,14 @@ impl Guard {
 }
 
 /// The request with its whole body: handlers never wait for a slow client.
-async fn whole(request: Request) -> Result<Request, Stop> {
+async fn whole(request: Request, wait: Duration) -> Result<Request, Stop> {
     let (parts, body) = request.into_parts();
     let too_large = || Stop::Failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large; 64 KiB are taken\n");
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
         return Err(too_large());
     }
-    let body: Bytes = match timeout(BODY_WAIT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+    let body: Bytes = match timeout(wait, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Stop::Failed(StatusCode::BAD_REQUEST, "the body ended before its end\n")),

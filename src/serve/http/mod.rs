@@ -22,7 +22,7 @@ use tower::{ServiceExt, limit::GlobalConcurrencyLimitLayer};
 
 use self::guard::Guard;
 use super::{
-    calls::Context,
+    calls::{Context, Limits},
     door::Door,
     listen::{Gate, Stream},
 };
@@ -37,22 +37,26 @@ pub struct Face {
     pub context: Arc<Context>,
 }
 
-/// Headers that take longer, and connections on which nothing is asked for so long, are given up.
-const HEADERS_WAIT: Duration = Duration::from_secs(30);
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
 /// All headers of one request.
 const HEADER_BYTES_MAX: usize = 32 << 10;
 
 /// Answers until `closing`, then lets open requests end.
-pub fn serve(gate: Gate, door: Arc<Door>, context: Arc<Context>, closing: CancellationToken) -> impl Future<Output = ()> + Send {
+pub fn serve(
+    gate: Gate,
+    door: Arc<Door>,
+    context: Arc<Context>,
+    limits: Limits,
+    closing: CancellationToken,
+) -> impl Future<Output = ()> + Send {
     let routes = Router::new()
         .merge(probes::routes())
         .merge(vtorc::routes())
         .merge(api::routes())
         .merge(page::routes())
         .merge(events::routes());
-    let guard = Guard { door, metrics: context.metrics.clone() };
+    let guard = Guard { door, metrics: context.metrics.clone(), body_wait: limits.body_wait };
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
     let routes = routes.layer(middleware::from_fn_with_state(guard, guard::guard));
     let (mut arrivals, taking) = gate.open(closing);
@@ -60,7 +64,7 @@ pub fn serve(gate: Gate, door: Arc<Door>, context: Arc<Context>, closing: Cancel
         let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
         while let Some(stream) = arrivals.recv().await {
             while connections.try_join_next().is_some() {}
-            connections.spawn(connection(stream, routes.clone(), graceful.watcher()));
+            connections.spawn(connection(stream, routes.clone(), limits.headers_wait, graceful.watcher()));
         }
         graceful.shutdown().await;
     };
@@ -70,7 +74,7 @@ pub fn serve(gate: Gate, door: Arc<Door>, context: Arc<Context>, closing: Cancel
 }
 
 /// Answers on one connection until one side closes it.
-async fn connection(stream: Stream, routes: Router, watcher: Watcher) {
+async fn connection(stream: Stream, routes: Router, headers_wait: Duration, watcher: Watcher) {
     let peer = stream.peer().clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
@@ -79,7 +83,7 @@ async fn connection(stream: Stream, routes: Router, watcher: Watcher) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WAIT)
+        .header_read_timeout(headers_wait)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);

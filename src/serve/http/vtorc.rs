@@ -62,12 +62,20 @@ struct Filters {
 
 type Asked = Result<Query<Filters>, QueryRejection>;
 
+/// Why there is no list.
+struct NoList(StatusCode, String);
+
+impl IntoResponse for NoList {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
+}
+
 impl Filters {
-    fn of(asked: Asked) -> Result<Self, Response> {
-        let Query(filters) = asked.map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response())?;
+    fn of(asked: Asked) -> Result<Self, NoList> {
+        let Query(filters) = asked.map_err(|error| NoList(StatusCode::BAD_REQUEST, error.to_string()))?;
         if filters.keyspace.is_empty() && !filters.shard.is_empty() {
-            let message = "shard without keyspace: give keyspace=NAME as well\n";
-            return Err((StatusCode::BAD_REQUEST, message).into_response());
+            return Err(NoList(StatusCode::BAD_REQUEST, "shard without keyspace: give keyspace=NAME as well".to_owned()));
         }
         Ok(filters)
     }
@@ -81,7 +89,7 @@ async fn errant_gtids(State(face): State<Face>, asked: Asked) -> Response {
     instances(&face.context, asked, |instance| !instance.gtid_errant.is_empty()).await.into_response()
 }
 
-async fn instances(context: &Context, asked: Asked, wanted: impl Fn(&Instance) -> bool) -> Result<Response, Response> {
+async fn instances(context: &Context, asked: Asked, wanted: impl Fn(&Instance) -> bool) -> Result<Response, NoList> {
     let filters = Filters::of(asked)?;
     let (tablets, limits) = (troubled(context, &filters).await?, limits(context));
     let shards = by_shard(&tablets.tablets);
@@ -100,23 +108,23 @@ async fn detection_analysis(State(face): State<Face>, asked: Asked) -> Response 
         let (tablets, problems) = (tablets?, problems.or_else(|refusal| nothing_there(refusal, Default::default))?);
         let declared = context.declared();
         let shards = by_shard(&tablets.tablets);
-        Ok::<_, Response>(list(&analyses(&shards, &problems.problems, declared.as_deref(), limits(context))))
+        Ok::<_, NoList>(list(&analyses(&shards, &problems.problems, declared.as_deref(), limits(context))))
     };
     answer.await.into_response()
 }
 
 /// The tablets of shards where something is wrong. Of a keyspace that does not exist there are none, as in VTOrc.
-async fn troubled(context: &Context, filters: &Filters) -> Result<TabletsResponse, Response> {
+async fn troubled(context: &Context, filters: &Filters) -> Result<TabletsResponse, NoList> {
     let (keyspace, shard) = (filters.keyspace.clone(), filters.shard.clone());
     let request = TabletsRequest { keyspace, shard, only_troubled: true, only_mine: false };
     states::tablets(context, request).await.or_else(|refusal| nothing_there(refusal, Default::default))
 }
 
-fn nothing_there<T>(refusal: Refusal, nothing: impl FnOnce() -> T) -> Result<T, Response> {
+fn nothing_there<T>(refusal: Refusal, nothing: impl FnOnce() -> T) -> Result<T, NoList> {
     match refusal.code {
         Code::NotFound => Ok(nothing()),
-        Code::InvalidArgument => Err((StatusCode::BAD_REQUEST, format!("{refusal}\n")).into_response()),
-        _ => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("{refusal}\n")).into_response()),
+        Code::InvalidArgument => Err(NoList(StatusCode::BAD_REQUEST, refusal.message)),
+        _ => Err(NoList(StatusCode::INTERNAL_SERVER_ERROR, refusal.message)),
     }
 }
 

@@ -38,7 +38,7 @@ const WRITE_DOWN_EVERY: Duration = Duration::from_secs(1);
 /// The same for a failure that goes on.
 const WRITE_FAILURE_EVERY: Duration = Duration::from_secs(60);
 /// How often metrics are brought up to date while nothing happens.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const MEASURE_EVERY: Duration = Duration::from_secs(15);
 /// At the end, how long it may take to write down what was taken.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -90,6 +90,8 @@ impl Courier {
             self.log.inner.metrics.forget(&self.receiver.name);
             // Where etcd is away, it ends by itself.
             _ = timeout(FAREWELL, self.log.inner.kv.lease_revoke(lease)).await;
+            // Whoever lost it lets the others go first.
+            _ = stop.run_until_cancelled(sleep(APPLY_EVERY)).await;
         }
     }
 
@@ -142,6 +144,7 @@ impl Courier {
         let mut round = Round { version, cursor: Cursor::default(), is_dirty: false, written_at: None };
         let is_over = tokio::select! {
             () = self.keep(lease, ends) => true,
+            () = self.deposed() => true,
             Lost = self.deliver(&mut round) => true,
             () = stop.cancelled() => false,
         };
@@ -163,6 +166,23 @@ impl Courier {
                 Err(_) | Ok(Err(KvError::LeaseGone { .. })) => return,
                 Ok(Err(_)) if Instant::now() >= late => return,
                 Ok(Err(_)) => {}
+            }
+        }
+    }
+
+    /// Resolves when the log shows that the term, which it has shown, is over: sooner than the next keepalive would.
+    async fn deposed(&self) {
+        let mut changes = self.log.changes();
+        let mut was_ours = false;
+        loop {
+            changes.borrow_and_update();
+            let is_ours = self.log.inner.state().deliverer(&self.receiver.name) == Some(self.log.inner.who.as_str());
+            if was_ours && !is_ours {
+                return;
+            }
+            was_ours |= is_ours;
+            if changes.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -238,12 +258,11 @@ impl Courier {
     }
 
     fn count_lost(&self, round: &mut Round) {
-        let lost = self.log.inner.lost(&self.receiver.name);
+        let (lost, floor) = self.log.inner.overtaken(&self.receiver.name, round.cursor.sequence);
         if lost > 0 {
             self.log.inner.metrics.lost(&self.receiver.name, lost);
             tracing::warn!(receiver = self.receiver.name, lost, "events left the log before this receiver had taken them");
         }
-        let floor = self.log.floor();
         if floor > round.cursor.sequence {
             self.taken(round, floor);
         }

@@ -129,6 +129,9 @@ impl Shared {
     }
 }
 
+/// A receiver, and what brings messages to it.
+type Reached = (Arc<Receiver>, Arc<dyn Post>);
+
 /// Whoever follows the file.
 struct Clerk {
     shared: Arc<Shared>,
@@ -184,7 +187,7 @@ impl Clerk {
         }
     }
 
-    fn posts(&self, receivers: Vec<Receiver>) -> Result<Vec<(Arc<Receiver>, Arc<dyn Post>)>, String> {
+    fn posts(&self, receivers: Vec<Receiver>) -> Result<Vec<Reached>, String> {
         let made = receivers.into_iter().map(|receiver| match (self.shared.posts)(&receiver) {
             Ok(post) => Ok((Arc::new(receiver), post)),
             Err(error) => Err(format!("webhook {:?}: {error}", receiver.name)),

@@ -105,7 +105,7 @@ fn describe(message: &MessageDescriptor, schemas: &mut BTreeMap<String, Value>) 
     let mut properties = Map::new();
     for field in message.fields() {
         let kind = field.kind();
-        match if field.is_map() { map_value(&field).unwrap_or(kind) } else { kind } {
+        match map_value(&field).unwrap_or(kind) {
             Kind::Message(part) => describe(&part, schemas),
             Kind::Enum(part) => drop(schemas.entry(part.full_name().to_owned()).or_insert_with(|| enumeration(&part))),
             _ => {}
@@ -127,11 +127,14 @@ fn describe(message: &MessageDescriptor, schemas: &mut BTreeMap<String, Value>) 
 
 fn map_value(field: &FieldDescriptor) -> Option<Kind> {
     let Kind::Message(entry) = field.kind() else { return None };
+    if !field.is_map() {
+        return None;
+    }
     Some(entry.map_entry_value_field().kind())
 }
 
 fn shape(field: &FieldDescriptor) -> Value {
-    match map_value(field).filter(|_| field.is_map()) {
+    match map_value(field) {
         Some(value) => json!({"type": "object", "additionalProperties": kind(&value)}),
         None if field.is_list() => json!({"type": "array", "items": kind(&field.kind())}),
         None => kind(&field.kind()),

@@ -28,8 +28,8 @@ use table::{ROUTES, Route};
 
 /// Below this path everything stands.
 pub const ROOT: &str = "/api/v1";
-/// Largest body of a command: names, reasons and a set of GTIDs.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body of a command, as everywhere over HTTP: names, reasons and a set of GTIDs.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Every route of the table, the document that describes them, and a sentence for everything else.
 pub fn routes() -> Router<Face> {
@@ -136,7 +136,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn too_large(error: &axum::extract::rejection::BytesRejection) -> Response {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+            let message = format!("the body is too large; {BODY_BYTES_MAX} bytes are taken");
             problem(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", &message)
         }
         _ => problem(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &format!("the body cannot be read: {error}")),

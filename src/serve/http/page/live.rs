@@ -20,8 +20,8 @@ use super::{
 };
 use crate::serve::calls::{Context, Refusal};
 
-/// Pages that are told at the same time; one more is refused and reloads by hand.
-pub const READERS_MAX: usize = 256;
+/// Pages that are told at the same time; one more is refused and reloads by hand. Each holds one of the connections that HTTP takes.
+pub const READERS_MAX: usize = 128;
 /// A page that hears nothing for longer than that shows that it is cut off (page.js).
 const BEAT_TICKS: u32 = 10;
 

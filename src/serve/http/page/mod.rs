@@ -37,6 +37,7 @@ use tonic::Code;
 
 use self::{
     overview::Filter,
+    parts::Part,
     renderer::{Renderer, View},
     respond::Frame,
     said::Sentences,
@@ -257,10 +258,13 @@ async fn foretold(
     let link = Foretelling { shard: format!("/shards/{}/{}", text::in_url(&keyspace), text::in_url(&shard)) };
     let request = ExplainRequest { keyspace, shard, foretell: true, ..ExplainRequest::default() };
     let told = calls::explain::explain(&shown.face.context, request).await?;
-    let body = shard::body(&told, SystemTime::now(), shown.visitor.may_act()).map_err(unmade)?;
+    let mut body = shard::body(&told, SystemTime::now(), shown.visitor.may_act()).map_err(unmade)?;
     let foretold = told.foretold.unwrap_or_default();
-    let foretold = shard::foretold("What an emergency reparent would do now", &foretold).render().map_err(unmade)?;
-    let before = crumbs.map_err(unmade)? + &foretold + &link.render().map_err(unmade)?;
+    let foretold = shard::foretold("What an emergency reparent would do now", &foretold);
+    // After what is wrong and what is done about it.
+    let place = body.parts.iter().position(|part| part.id == "tablets").unwrap_or_default();
+    body.parts.insert(place, Part::new("foretold", &foretold).map_err(unmade)?);
+    let before = crumbs.map_err(unmade)? + &link.render().map_err(unmade)?;
     let frame = Frame::new(&body.title, shown.section, &shown.visitor.0).around(before, String::new());
     Ok(frame.answer(StatusCode::OK, body.parts(None).render()))
 }

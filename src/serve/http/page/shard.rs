@@ -155,7 +155,7 @@ fn problem(problem: &Problem, now: SystemTime) -> ProblemLine<'_> {
     ProblemLine {
         code: text::name(&problem.code),
         link: format!("/problems#{}", text::in_url(&text::name(&problem.code))),
-        priority: text::name(&problem.priority),
+        priority: if problem.priority == "shard" { Cow::Borrowed("the whole shard") } else { text::name(&problem.priority) },
         class: if problem.priority == "shard" { "down" } else { "degraded" },
         tablet: problem.tablet_alias.as_ref().map(|alias| words::alias(Some(alias))).unwrap_or_default(),
         since: words::since(problem.since.as_ref(), now),
