@@ -5,19 +5,23 @@ use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use prost::Message;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tonic::{Request, Response, Status, body::Body, server::UnaryService};
-use vtelector::pb::topodata::TabletType;
-
-use crate::{
-    process::Serve,
-    served::{World, tablet},
-    world::until,
+use tracing::Instrument;
+use tracing_subscriber::layer::SubscriberExt;
+use vtelector::{
+    pb::topodata::TabletType,
+    reparent::{Mode, Planned},
+    sandbox::free_port,
+    traces::{self, Traces},
 };
+
+use crate::served::{World, parts, settings, shard, tablet};
 
 /// Of `opentelemetry.proto.collector.trace.v1.ExportTraceServiceRequest`, as far as this test looks.
 #[derive(Clone, PartialEq, Message)]
@@ -114,33 +118,58 @@ impl tower::Service<http::Request<Body>> for Collector {
     }
 }
 
+/// A recovery of a shard whose only tablet does not answer, traced to that collector; what it came to.
+async fn recover(world: &World, endpoint: String) -> String {
+    let traces = Traces::to(&endpoint).unwrap();
+    let listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(traces.layer()));
+    let settings = settings(&world.etcd, &[]);
+    let hands = parts(&settings, world.topo.clone()).hands;
+    let wish = Planned {
+        new_primary: None,
+        avoid_primary: None,
+        expected_primary: None,
+        wait_replicas_timeout: Duration::from_secs(1),
+        tolerable_lag: None,
+        allow_cross_cell: true,
+        mode: Mode::Graceful,
+    };
+    let span = traces::recovery(&shard(), "ClusterHasNoPrimary", "elect the first primary", None);
+    let outcome = hands.planned(&shard(), wish).instrument(span.clone()).await;
+    let error = outcome.result.unwrap_err().to_string();
+    traces::ended(&span, "failed", Some(&error));
+    drop((span, listening));
+    let began = Instant::now();
+    traces.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    error
+}
+
 #[tokio::test]
 async fn a_collector_gets_a_recovery_with_its_steps_and_one_that_is_away_changes_nothing() {
     let (collector, mut serving) = (Collector::default(), JoinSet::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("--otlp-endpoint=http://{}", listener.local_addr().unwrap());
     let world = World::start().await;
-    // A shard without a primary and a tablet that does not answer: the elector tries to elect the first one, and cannot.
+    // A port where nobody listens.
     world.record(tablet("zone1-101", TabletType::Replica, 1)).await;
-    let flags = [endpoint.as_str(), "--allow-recovery=true", "--lock-timeout=1s", "--remote-operation-timeout=1s"];
-    let elector = Serve::start(&world, &flags).await;
-    // Nobody takes connections from the socket yet: the elector works on.
-    until("a recovery", || elector.said.lock().unwrap().contains("reparent failed")).await;
+    let nobody = free_port().unwrap();
+    let without = recover(&world, format!("http://127.0.0.1:{nobody}")).await;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let taking = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let server = tonic::transport::Server::builder().add_service(collector.clone());
     serving.spawn(async move { server.serve_with_incoming(taking).await.unwrap() });
-    let spans = || collector.0.lock().unwrap().clone();
-    until("a recovery's spans", || spans().iter().any(|span| span.attributes().contains_key("code"))).await;
-    let all = spans();
-    let recovery = all.iter().find(|span| span.attributes().contains_key("code")).unwrap();
+    assert_eq!(recover(&world, endpoint).await, without);
+
+    let all = collector.0.lock().unwrap().clone();
+    let recovery = all.iter().find(|span| span.attributes().contains_key("code")).unwrap_or_else(|| panic!("{all:?}"));
     let facts = recovery.attributes();
     assert_eq!((facts["keyspace"], facts["shard"], facts["outcome"]), ("commerce", "0", "failed"), "{recovery:?}");
-    assert!(recovery.parent_span_id.is_empty() && recovery.name == facts["action"], "{recovery:?}");
+    assert!(recovery.parent_span_id.is_empty() && recovery.name == "elect the first primary", "{recovery:?}");
     let children = |of: &Span| -> Vec<Span> { all.iter().filter(|span| span.parent_span_id == of.span_id).cloned().collect() };
     let operations = children(recovery);
     assert_eq!(operations.len(), 1, "{all:?}");
     assert_eq!((operations[0].name.as_str(), operations[0].attributes()["shard"]), ("planned", "0"));
     let steps: Vec<String> = children(&operations[0]).into_iter().map(|step| step.name).collect();
-    assert!(steps.contains(&"lock".to_owned()) && steps.contains(&"not finished".to_owned()), "{steps:?}");
-    assert!(all.iter().all(|span| span.trace_id.len() == 16));
+    assert_eq!(steps, ["lock", "not finished"]);
+    assert!(all.iter().all(|span| span.trace_id == recovery.trace_id));
 }
