@@ -75,7 +75,7 @@ measure-scrape: ## a scrape of 9,999 tablets: series, bytes, time
 	cargo test --test ops -- --ignored --nocapture measure_scrape
 
 docs: ## write the generated parts of docs/ anew
-	WRITE_DOCS=1 cargo test --test ops generated
+	WRITE_DOCS=1 cargo test --test ops --test api generated
 
 measure-page: tools ## the page of 3,333 shards: time to make it, cost of 100 open pages
 	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test page -- --ignored --nocapture measure_page

@@ -117,3 +117,17 @@ routes! {
         "/reparents/emergency" EmergencyReparent(EmergencyReparentRequest) -> ReparentResponse: elector::emergency;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_path_and_no_call_is_there_twice() {
+        let paths: BTreeSet<_> = ROUTES.iter().map(|route| (route.path, route.method.name())).collect();
+        let calls: BTreeSet<_> = ROUTES.iter().map(|route| route.name).collect();
+        assert_eq!((paths.len(), calls.len()), (ROUTES.len(), ROUTES.len()));
+    }
+}

@@ -57,6 +57,7 @@ fn value(field: &FieldDescriptor, text: &str, number: i64) -> Value {
         Kind::Uint32 | Kind::Fixed32 => Value::U32(number as u32),
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(number),
         Kind::Uint64 | Kind::Fixed64 => Value::U64(number as u64),
+        Kind::Double | Kind::Float => Value::F64(number as f64),
         other => panic!("{other:?} in {}", field.full_name()),
     }
 }
