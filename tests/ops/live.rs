@@ -97,11 +97,8 @@ const READ_ONLY: [&str; 14] = [
 async fn the_commands_of_the_documents_that_only_read_are_answered() {
     let elector = start(Path::new(env!("CARGO_BIN_EXE_vtelector"))).await;
     elector.answers("/readyz").await;
-    for line in [
-        "add-cell-info zone1 --root /vitess/zone1 --server-address 127.0.0.1:1",
-        "create-keyspace commerce",
-        "create-shard commerce/0",
-    ] {
+    let cell = format!("add-cell-info zone1 --root /vitess/zone1 --server-address {}", elector.etcd.address());
+    for line in [cell.as_str(), "create-keyspace commerce", "create-shard commerce/0"] {
         let output = elector.ask(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
