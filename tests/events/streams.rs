@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::TcpStream,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tonic::{Code, transport::Channel};
@@ -44,7 +45,8 @@ async fn a_reader_that_comes_back_again_and_again_while_things_happen_misses_not
     let world = World::start().await;
     logged(&world, 0).await;
     let board = world.server.elector.board.clone();
-    let happens = tokio::spawn(async move {
+    let mut happens = JoinSet::new();
+    happens.spawn(async move {
         for number in 0..2000 {
             recover(&board, number..number + 1);
             sleep(Duration::from_millis(1)).await;
@@ -63,7 +65,7 @@ async fn a_reader_that_comes_back_again_and_again_while_things_happen_misses_not
             seen.push(event.unwrap().unwrap().sequence);
         }
     }
-    happens.await.unwrap();
+    happens.join_next().await.unwrap().unwrap();
     let (all, _) = world.server.events.after(0, usize::MAX, |_| true);
     let all: Vec<u64> = all.iter().map(|event| event.sequence).collect();
     assert!(readings > 20, "{readings} readings");
@@ -147,7 +149,8 @@ async fn server_sent_events_bear_numbers_resume_after_the_last_one_and_end_with_
     }
 
     let World { server, .. } = world;
-    let stopping = tokio::spawn(server.stop(Duration::from_secs(1)));
+    let mut stopping = JoinSet::new();
+    stopping.spawn(server.stop(Duration::from_secs(1)));
     let last = loop {
         let frame = resumed.next().await.unwrap();
         if frame.event == "end" {
@@ -155,7 +158,7 @@ async fn server_sent_events_bear_numbers_resume_after_the_last_one_and_end_with_
         }
     };
     assert!(last.data.contains("the elector stops"), "{}", last.data);
-    assert!(timeout(SOON, stopping).await.unwrap().unwrap());
+    assert!(timeout(SOON, stopping.join_next()).await.unwrap().unwrap().unwrap());
 }
 
 #[tokio::test]
