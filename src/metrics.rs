@@ -76,6 +76,7 @@ impl Metrics {
     /// Makes and registers all of them. Fails only where two have the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::default();
+        let (grpc_requests, grpc_request_seconds, grpc_in_flight) = grpc(&registry)?;
         let metrics = Self {
             // No second name of ours: whoever sums what matches would count twice.
             planned: ShardCounters::new(
@@ -139,24 +140,14 @@ impl Metrics {
                 "Duration of operations on etcd, by operation",
                 &["operation"],
             )?,
-            grpc_requests: counter(
-                &registry,
-                "vtelector_grpc_requests_total",
-                "gRPC requests answered, by method and code",
-                &["method", "code"],
-            )?,
-            grpc_request_seconds: histogram(
-                &registry,
-                "vtelector_grpc_request_seconds",
-                "Duration of gRPC requests, by method",
-                &["method"],
-            )?,
+            grpc_requests,
+            grpc_request_seconds,
             settings_error: gauge(
                 &registry,
                 "vtelector_settings_file_error",
                 "1 while the settings' file cannot be taken and the old settings stay in force",
             )?,
-            grpc_in_flight: gauge(&registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?,
+            grpc_in_flight,
             errant: ErrantMetrics::new(&registry)?,
             events: EventMetrics::new(&registry)?,
             ledger: LedgerMetrics::new(&registry)?,
@@ -167,11 +158,7 @@ impl Metrics {
             security: SecurityMetrics::new(&registry)?,
             registry,
         };
-        metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
-        let build =
-            IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        metrics.registry.register(Box::new(build))?;
+        about_this_process(&metrics.registry)?;
         Ok(metrics)
     }
 
@@ -278,6 +265,23 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// The process itself, and which release it is.
+fn about_this_process(registry: &Registry) -> Result<(), prometheus::Error> {
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let build = IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(build))
+}
+
+/// What is asked of us over gRPC: how often, how long it took, and how much at the same time.
+fn grpc(registry: &Registry) -> Result<(IntCounterVec, HistogramVec, IntGauge), prometheus::Error> {
+    let requests =
+        counter(registry, "vtelector_grpc_requests_total", "gRPC requests answered, by method and code", &["method", "code"])?;
+    let seconds = histogram(registry, "vtelector_grpc_request_seconds", "Duration of gRPC requests, by method", &["method"])?;
+    let in_flight = gauge(registry, "vtelector_grpc_requests_in_flight", "gRPC requests that are being answered")?;
+    Ok((requests, seconds, in_flight))
 }
 
 fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
