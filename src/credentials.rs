@@ -1,4 +1,4 @@
-//! Who we say that we are when we call an elector: Vitess's file of client credentials, and tokens.
+//! Who we say that we are when we call an elector or a tablet: Vitess's file of client credentials, and tokens.
 
 use std::path::Path;
 
@@ -72,6 +72,13 @@ impl ClientUser {
             (false, true) => Ok(Self::Password { user: value("Username", &user)?, password: value("Password", &password)? }),
             (true, false) if password.is_empty() => Self::of_token(&token),
             _ => Err(form.to_owned()),
+        }
+    }
+
+    /// Writes a user into the metadata of a call to a tablet. A token stays out: no vttablet knows it, and each would see it.
+    pub fn sign_for_tablet(&self, metadata: &mut MetadataMap) {
+        if matches!(self, Self::Password { .. }) {
+            self.sign(metadata);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     mysql::{fence::DirectFence, tls::MysqlTls},
     reparent::{DieAt, ReparentSettings},
     serve::{Limits, MeasuredStores, MeasuredTablets, Parts, Server},
-    tablet::{GrpcTabletManager, TabletSettings},
+    tablet::GrpcTabletManager,
     topo::Topo,
     traces::Traces,
 };
@@ -103,7 +103,7 @@ async fn parts(settings: &Settings) -> Result<Parts, Box<dyn std::error::Error>>
     let topo = Topo::with_stores(Box::new(MeasuredStores::new(settings.topo.clone(), metrics.clone())), &settings.topo)?;
     // Better to end now, for a supervisor to see, than to serve without a topology.
     topo.cells().await?;
-    let tablets = GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() })?;
+    let tablets = GrpcTabletManager::new(settings.tablets())?;
     let tablets = Arc::new(MeasuredTablets::new(tablets, metrics.clone()));
     let die_at = std::env::var("VTELECTOR_DIE_AT").ok().map(|at| at.parse::<DieAt>()).transpose()?;
     if let Some(at) = die_at {

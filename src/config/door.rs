@@ -24,7 +24,7 @@ pub struct DoorArgs {
     /// Bearer tokens, on gRPC and HTTP: [{"Name": ..., "Token": ... or "TokenSha256": ..., "Role": "reader" or "operator"}, ...]
     #[arg(long, value_name = "FILE")]
     pub auth_token_file: Option<PathBuf>,
-    /// Who this elector is for the others, where they ask: {"Username": ..., "Password": ...} or {"Token": ...}
+    /// Who this elector is for other electors and for tablets, where they ask: {"Username": ..., "Password": ...} or {"Token": ...}
     #[arg(long, value_name = "FILE")]
     pub grpc_auth_static_client_creds: Option<PathBuf>,
     /// Certificate of the HTTP server (PEM); needs the key too

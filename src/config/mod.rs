@@ -37,7 +37,7 @@ use crate::{
     mysql::{fence::FenceAccount, tls::MysqlTlsFiles},
     peers::PeerTls,
     sense::Watched,
-    tablet::TabletTls,
+    tablet::{TabletSettings, TabletTls},
     topo::{NameError, ShardId, TopoSettings, TopoTls, check_cell},
 };
 
@@ -162,6 +162,13 @@ pub struct Settings {
     pub layers: Option<Layers>,
     /// What a person should know about these settings: they work, but perhaps not as meant.
     pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// How tablets are called.
+    pub fn tablets(&self) -> TabletSettings {
+        TabletSettings { tls: self.tablet_tls.clone(), user: self.door.client_creds.clone(), ..TabletSettings::default() }
+    }
 }
 
 impl TryFrom<&ServeArgs> for Settings {

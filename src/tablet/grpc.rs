@@ -1,12 +1,12 @@
 //! The tablet-manager client over gRPC.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use prost::Message;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, metadata::MetadataMap};
 
 use super::{
     Call, HealthStream, SetSource, TabletError, TabletErrorKind, TabletManager, alias_of,
@@ -17,6 +17,7 @@ use super::{
     tls::{TabletTls, TlsDialler},
 };
 use crate::{
+    credentials::ClientUser,
     pb::{
         query::{QueryResult, StreamHealthRequest},
         replicationdata::{FullStatus, PrimaryStatus, Status, StopReplicationMode, StopReplicationStatus},
@@ -24,6 +25,7 @@ use crate::{
         topodata::{Tablet, TabletType},
         vtelectoragent::{HearRequest, HearResponse, Heard},
     },
+    rotating::Rotating,
     shard::{FailureClass, Greeting},
     tls::TlsError,
     topo::TabletAlias,
@@ -45,12 +47,14 @@ pub struct TabletSettings {
     pub connect_timeout: Duration,
     /// Encrypts every connection where given.
     pub tls: Option<TabletTls>,
+    /// File of the user that we are for tablets that ask (Vitess's `--grpc-auth-static-client-creds`).
+    pub user: Option<PathBuf>,
 }
 
 impl Default for TabletSettings {
     /// Two seconds allow for one lost packet: TCP repeats the first after one second.
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(2), tls: None }
+        Self { connect_timeout: Duration::from_secs(2), tls: None, user: None }
     }
 }
 
@@ -58,16 +62,18 @@ impl Default for TabletSettings {
 pub struct GrpcTabletManager {
     links: Links,
     tls: bool,
+    user: Option<Rotating<ClientUser>>,
 }
 
 /// A call that is not sent: the code that Vitess gives it, and why.
 type Refusal = (Code, String);
 
 impl GrpcTabletManager {
-    /// Reads the TLS files; connects to nothing yet.
+    /// Reads the files; connects to nothing yet.
     pub fn new(settings: TabletSettings) -> Result<Self, TlsError> {
         let tls = settings.tls.map(TlsDialler::load).transpose()?;
-        Ok(Self { tls: tls.is_some(), links: Links::new(Dialler { timeout: settings.connect_timeout, tls }) })
+        let user = settings.user.as_deref().map(ClientUser::load).transpose().map_err(TlsError::Files)?;
+        Ok(Self { tls: tls.is_some(), user, links: Links::new(Dialler { timeout: settings.connect_timeout, tls }) })
     }
 
     /// Closes the connections to the tablets that are not to be kept: those whose records are gone.
@@ -95,7 +101,7 @@ impl GrpcTabletManager {
         let refused = |(code, message)| error(TabletErrorKind::Unreachable, code, Some(FailureClass::Silent), message);
         let deadline = Instant::now() + call.timeout.min(TIMEOUT_MAX);
         let endpoint = endpoint_of(tablet, self.tls).map_err(refused)?;
-        let outgoing = outgoing(path, request, call).map_err(refused)?;
+        let outgoing = self.outgoing(path, request, call).await.map_err(refused)?;
         let answer = self.send(&alias, &endpoint, &outgoing, deadline).await;
         let bytes = answer.map_err(|failed| unanswered(failed, (&alias, method), &endpoint, (deadline, call.timeout)))?;
         A::decode(bytes).map_err(|reason| {
@@ -113,12 +119,30 @@ impl GrpcTabletManager {
         };
         let deadline = Instant::now() + call.timeout.min(TIMEOUT_MAX);
         let endpoint = endpoint_of(tablet, self.tls).map_err(refused)?;
-        let outgoing = outgoing("/queryservice.Query/StreamHealth", StreamHealthRequest {}, call).map_err(refused)?;
+        let outgoing = self.outgoing("/queryservice.Query/StreamHealth", StreamHealthRequest {}, call).await.map_err(refused)?;
         let link = self.links.get(&alias, &endpoint);
         match link.open_stream(&outgoing, deadline).await {
             Ok(body) => Ok(health::messages(health::Reading { alias, link, body })),
             Err(failed) => Err(unanswered(failed, (&alias, health::METHOD), &endpoint, (deadline, call.timeout))),
         }
+    }
+
+    /// What is sent: the request, the lock under which it is made, and who we are.
+    async fn outgoing(&self, path: &'static str, request: impl Message, call: Call) -> Result<Outgoing, Refusal> {
+        let message = request.encode_to_vec();
+        if message.len() > MESSAGE_BYTES_MAX {
+            let text = format!("the request has {} bytes, more than the {MESSAGE_BYTES_MAX} that a tablet accepts", message.len());
+            return Err((Code::ResourceExhausted, text));
+        }
+        let mut metadata = MetadataMap::new();
+        if let Some(user) = &self.user {
+            user.current().await.value.sign_for_tablet(&mut metadata);
+        }
+        let mut headers = metadata.into_headers();
+        if let Some(revision) = call.lock_revision {
+            headers.insert(LOCK_REVISION_KEY, HeaderValue::from(revision));
+        }
+        Ok(Outgoing { path, message, headers })
     }
 
     /// A kept connection may have died unnoticed. What was certainly not sent over it is tried once over a new one.
@@ -176,19 +200,6 @@ fn endpoint_of(tablet: &Tablet, tls: bool) -> Result<Endpoint, Refusal> {
         Ok(port) if port > 0 => Ok(Endpoint::new(&tablet.hostname, port, tls)),
         _ => Err((Code::FailedPrecondition, format!("its record has no grpc port (port map: {:?})", tablet.port_map))),
     }
-}
-
-fn outgoing(path: &'static str, request: impl Message, call: Call) -> Result<Outgoing, Refusal> {
-    let message = request.encode_to_vec();
-    if message.len() > MESSAGE_BYTES_MAX {
-        let text = format!("the request has {} bytes, more than the {MESSAGE_BYTES_MAX} that a tablet accepts", message.len());
-        return Err((Code::ResourceExhausted, text));
-    }
-    let mut headers = HeaderMap::new();
-    if let Some(revision) = call.lock_revision {
-        headers.insert(LOCK_REVISION_KEY, HeaderValue::from(revision));
-    }
-    Ok(Outgoing { path, message, headers })
 }
 
 /// A part that every tablet puts into its answer; without it the answer says nothing.

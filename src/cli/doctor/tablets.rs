@@ -17,7 +17,7 @@ use crate::{
     config::Settings,
     mysql::{fence, fence::DirectFence, tls::MysqlTls},
     pb::{query::QueryResult, topodata::Tablet},
-    tablet::{Call, GrpcTabletManager, TabletManager, TabletSettings},
+    tablet::{Call, GrpcTabletManager, TabletManager},
     topo::{ShardId, TabletAlias, Topo},
 };
 
@@ -35,7 +35,7 @@ struct Doctor {
 
 /// One line for each thing that stands in the way, and one that counts those where nothing does.
 pub async fn checks(topo: &Topo, settings: &Settings) -> Vec<Check> {
-    let tablets = match GrpcTabletManager::new(TabletSettings { tls: settings.tablet_tls.clone(), ..TabletSettings::default() }) {
+    let tablets = match GrpcTabletManager::new(settings.tablets()) {
         Ok(tablets) => tablets,
         Err(error) => return vec![Check::fail("tablets", error.to_string(), "see --tablet-manager-grpc-*")],
     };

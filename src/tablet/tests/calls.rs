@@ -12,7 +12,7 @@ use crate::{
         vtelectoragent::{HearRequest, HearResponse, Heard},
     },
     shard::Greeting,
-    tablet::{Call, SetSource, TabletErrorKind, TabletManager},
+    tablet::{Call, GrpcTabletManager, SetSource, TabletErrorKind, TabletManager, TabletSettings},
     topo::TabletAlias,
 };
 
@@ -174,6 +174,29 @@ async fn a_call_carries_its_deadline_and_the_locks_revision() {
 
     client().refresh_state(&fake.tablet(), within_ms(5000)).await.unwrap();
     assert!(!fake.received().pop().unwrap().headers.contains_key("vtelector-lock-revision"));
+}
+
+#[tokio::test]
+async fn a_tablet_hears_who_calls_and_never_a_token() {
+    let fake = FakeTablet::start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (content, user) in [
+        (r#"{"Username": "elector", "Password": "p1"}"#, Some(("elector", "p1"))),
+        (r#"{"Token": "secret"}"#, None),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        let settings = TabletSettings { user: Some(file.path().to_owned()), ..TabletSettings::default() };
+        let client = GrpcTabletManager::new(settings).unwrap();
+        client.refresh_state(&fake.tablet(), within_ms(5000)).await.unwrap();
+        let headers = fake.received().pop().unwrap().headers;
+        let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap());
+        assert_eq!((text("username"), text("password")), user.unzip());
+        assert_eq!(text("authorization"), None);
+    }
+    std::fs::write(file.path(), r#"{"Password": "p1"}"#).unwrap();
+    let settings = TabletSettings { user: Some(file.path().to_owned()), ..TabletSettings::default() };
+    let Err(error) = GrpcTabletManager::new(settings) else { panic!("a user without a name") };
+    assert!(error.to_string().contains("Username") && !error.to_string().contains("p1"), "{error}");
 }
 
 #[tokio::test]

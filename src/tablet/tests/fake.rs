@@ -175,7 +175,7 @@ pub(crate) fn tablet_at(port: u16) -> topodata::Tablet {
 
 /// A client that gives a connection 300 ms.
 pub(crate) fn client() -> GrpcTabletManager {
-    GrpcTabletManager::new(TabletSettings { connect_timeout: Duration::from_millis(300), tls: None }).unwrap()
+    GrpcTabletManager::new(TabletSettings { connect_timeout: Duration::from_millis(300), ..TabletSettings::default() }).unwrap()
 }
 
 /// A call with this limit.
