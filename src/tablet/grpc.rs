@@ -131,7 +131,8 @@ impl GrpcTabletManager {
     async fn outgoing(&self, path: &'static str, request: impl Message, call: Call) -> Result<Outgoing, Refusal> {
         let message = request.encode_to_vec();
         if message.len() > MESSAGE_BYTES_MAX {
-            let text = format!("the request has {} bytes, more than the {MESSAGE_BYTES_MAX} that a tablet accepts", message.len());
+            let text =
+                format!("the request has {} bytes, more than the {MESSAGE_BYTES_MAX} that a tablet accepts", message.len());
             return Err((Code::ResourceExhausted, text));
         }
         let mut metadata = MetadataMap::new();

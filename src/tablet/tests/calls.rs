@@ -180,10 +180,9 @@ async fn a_call_carries_its_deadline_and_the_locks_revision() {
 async fn a_tablet_hears_who_calls_and_never_a_token() {
     let fake = FakeTablet::start().await;
     let file = tempfile::NamedTempFile::new().unwrap();
-    for (content, user) in [
-        (r#"{"Username": "elector", "Password": "p1"}"#, Some(("elector", "p1"))),
-        (r#"{"Token": "secret"}"#, None),
-    ] {
+    for (content, user) in
+        [(r#"{"Username": "elector", "Password": "p1"}"#, Some(("elector", "p1"))), (r#"{"Token": "secret"}"#, None)]
+    {
         std::fs::write(file.path(), content).unwrap();
         let settings = TabletSettings { user: Some(file.path().to_owned()), ..TabletSettings::default() };
         let client = GrpcTabletManager::new(settings).unwrap();
