@@ -35,7 +35,7 @@ async fn without_etcd_every_call_ends_soon_and_says_so() {
         refused(world.client.planned_reparent_shard(planned).await, Code::Unavailable, &[]);
         assert!(started.elapsed() < 2 * BOUND, "{:?}", started.elapsed());
         let (code, body) = timeout(BOUND, world.http("/debug/health")).await.unwrap();
-        assert!(code == 500 && body.contains("\"Healthy\":false"), "{code} {body}");
+        assert!(code == 500 && body.contains("\"Healthy\": false"), "{code} {body}");
         assert_eq!(world.http("/healthz").await.0, 200, "restarting us would not mend etcd");
         if frozen {
             world.etcd.signal("CONT").await;
