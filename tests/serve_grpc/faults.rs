@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -44,6 +45,26 @@ async fn without_etcd_every_call_ends_soon_and_says_so() {
     world.etcd.restart().await;
     let back = async { while world.client.get_keyspaces(GetKeyspacesRequest {}).await.is_err() {} };
     timeout(BOUND, back).await.expect("it finds etcd again by itself");
+}
+
+#[tokio::test]
+async fn that_it_lives_is_told_while_everybody_else_waits() {
+    let world = World::start().await;
+    let looked = async { while world.http("/debug/health").await.0 != 200 {} };
+    timeout(BOUND, looked).await.expect("it is well after its first look");
+    world.etcd.signal("STOP").await;
+    // More of them than are answered at the same time, and all of them wait for etcd.
+    let mut waiting: FuturesUnordered<_> = (0..40).map(|_| world.http("/debug/health")).collect();
+    let alive = async {
+        for _ in 0..100 {
+            assert_eq!(world.http("/livez").await.0, 200);
+        }
+    };
+    tokio::select! {
+        first = waiting.next() => panic!("{first:?} came before"),
+        () = alive => {}
+    }
+    world.etcd.signal("CONT").await;
 }
 
 #[tokio::test]

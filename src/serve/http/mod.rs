@@ -57,7 +57,8 @@ pub fn serve(
         .merge(page::routes())
         .merge(events::routes());
     let guard = Guard { door, metrics: context.metrics.clone(), body_wait: limits.body_wait };
-    let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).with_state(Face { context });
+    let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).merge(probes::health());
+    let routes = routes.with_state(Face { context });
     let routes = routes.layer(middleware::from_fn_with_state(guard, guard::guard));
     let (mut arrivals, taking) = gate.open(closing);
     let serving = async move {

@@ -10,10 +10,14 @@ use axum::{
 
 use super::Face;
 
-/// Metrics and health.
+/// Metrics.
 pub fn routes() -> Router<Face> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// Health, which is told however much else is asked: whoever waits for it would end a process that works.
+pub fn health() -> Router<Face> {
     Router::new()
-        .route("/metrics", get(metrics))
         .route("/livez", get(alive))
         .route("/readyz", get(prepared))
         .route("/healthz", get(alive))
