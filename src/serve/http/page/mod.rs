@@ -26,8 +26,9 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 use askama::Template;
 use axum::{
     Extension, Router,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode, Uri, header},
+    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -90,7 +91,18 @@ pub fn routes() -> Router<Face> {
         .method_not_allowed_fallback(not_taken)
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(middleware::from_fn(shown_at_once))
         .layer(Extension(pages))
+}
+
+/// Whoever gives a command sees at once what it has changed.
+async fn shown_at_once(Extension(pages): Extension<Arc<Pages>>, request: Request, next: Next) -> Response {
+    let is_command = request.method() == Method::POST;
+    let response = next.run(request).await;
+    if is_command {
+        pages.renderer.commanded();
+    }
+    response
 }
 
 /// Whoever asks. Somebody who has not come through the door may look.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -49,7 +52,20 @@ pub enum View {
 type Key = (View, bool);
 
 /// Made anew by the first who asks when it is no longer fresh; the others wait for that.
-struct Slot<T>(tokio::sync::Mutex<Option<(Instant, T)>>);
+struct Slot<T>(tokio::sync::Mutex<Option<Made<T>>>);
+
+struct Made<T> {
+    at: Instant,
+    /// How many commands there had been when it was begun.
+    after: u64,
+    value: T,
+}
+
+impl<T> Made<T> {
+    fn is_fresh(&self, commands: u64) -> bool {
+        self.at.elapsed() < FRESH && self.after == commands
+    }
+}
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
@@ -58,21 +74,21 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T: Clone> Slot<T> {
-    async fn get(&self, make: impl Future<Output = T>) -> T {
+    async fn get(&self, commands: u64, make: impl Future<Output = T>) -> T {
         let mut kept = self.0.lock().await;
         match &*kept {
-            Some((made, value)) if made.elapsed() < FRESH => value.clone(),
+            Some(made) if made.is_fresh(commands) => made.value.clone(),
             _ => {
                 let value = make.await;
-                *kept = Some((Instant::now(), value.clone()));
+                *kept = Some(Made { at: Instant::now(), after: commands, value: value.clone() });
                 value
             }
         }
     }
 
-    fn is_fresh(&self) -> bool {
+    fn is_fresh(&self, commands: u64) -> bool {
         // Whoever holds it makes it anew.
-        self.0.try_lock().map_or(true, |kept| kept.as_ref().is_some_and(|(made, _)| made.elapsed() < FRESH))
+        self.0.try_lock().map_or(true, |kept| kept.as_ref().is_some_and(|made| made.is_fresh(commands)))
     }
 }
 
@@ -83,35 +99,43 @@ type Kept<T> = Result<Arc<T>, Refusal>;
 pub struct Renderer {
     fleet: Slot<Kept<(ShardsResponse, GetStatusResponse)>>,
     pages: Mutex<BTreeMap<Key, Arc<Slot<Kept<Body>>>>>,
+    /// Commands that were given through the page.
+    commands: AtomicU64,
 }
 
 impl Renderer {
+    /// A command was carried out: what was made before it is shown to nobody any more, or whoever gave it would see that nothing happened.
+    pub fn commanded(&self) {
+        self.commands.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The page as it is now, or was less than a second ago.
     pub async fn page(&self, context: &Context, view: &View, may_act: bool) -> Kept<Body> {
-        let make = self.make(context, view, may_act);
-        match self.slot(view, may_act) {
-            Some(slot) => slot.get(make).await,
+        let commands = self.commands.load(Ordering::Acquire);
+        let make = self.make(context, view, may_act, commands);
+        match self.slot(view, may_act, commands) {
+            Some(slot) => slot.get(commands, make).await,
             None => make.await,
         }
     }
 
-    fn slot(&self, view: &View, may_act: bool) -> Option<Arc<Slot<Kept<Body>>>> {
+    fn slot(&self, view: &View, may_act: bool, commands: u64) -> Option<Arc<Slot<Kept<Body>>>> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (view.clone(), may_act);
         if let Some(slot) = pages.get(&key) {
             return Some(slot.clone());
         }
         if pages.len() >= KEPT_MAX {
-            pages.retain(|_, slot| slot.is_fresh());
+            pages.retain(|_, slot| slot.is_fresh(commands));
         }
         (pages.len() < KEPT_MAX).then(|| pages.entry(key).or_default().clone())
     }
 
-    async fn make(&self, context: &Context, view: &View, may_act: bool) -> Kept<Body> {
+    async fn make(&self, context: &Context, view: &View, may_act: bool, commands: u64) -> Kept<Body> {
         let now = SystemTime::now();
         let made = match view {
             View::Overview(filter) => {
-                let fleet = self.fleet.get(fleet(context)).await?;
+                let fleet = self.fleet.get(commands, fleet(context)).await?;
                 overview::body(&fleet.0, &fleet.1, filter, now, may_act)
             }
             View::Shard { keyspace, shard } => {
@@ -128,4 +152,28 @@ impl Renderer {
 async fn fleet(context: &Context) -> Kept<(ShardsResponse, GetStatusResponse)> {
     let shards = calls::overview::shards(context, ShardsRequest::default()).await?;
     Ok(Arc::new((shards, calls::ledger::get_status(context, GetStatusRequest {}).await?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_made_is_shown_for_a_second_and_not_after_a_command() {
+        let slot = Slot::default();
+        assert_eq!(slot.get(0, ready(1)).await, 1);
+        advance(FRESH / 2).await;
+        assert_eq!(slot.get(0, ready(2)).await, 1);
+        assert_eq!(slot.get(1, ready(3)).await, 3);
+        // One that was begun before the command and came late shows nothing of it.
+        assert_eq!(slot.get(0, ready(4)).await, 4);
+        assert_eq!(slot.get(1, ready(5)).await, 5);
+        assert!(slot.is_fresh(1) && !slot.is_fresh(2));
+        advance(FRESH).await;
+        assert_eq!(slot.get(1, ready(6)).await, 6);
+    }
 }
