@@ -24,6 +24,7 @@ pub mod sense;
 pub mod serve;
 pub mod shard;
 pub mod tablet;
+mod text;
 pub mod tls;
 pub mod topo;
 pub mod traces;

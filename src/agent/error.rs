@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use crate::{
     mysql::{GtidError, conn::MysqlError},
     tablet::{MysqlErrno, TabletError},
+    text::within,
     topo::{TabletAlias, TopoError},
 };
 
@@ -90,10 +91,7 @@ impl AgentError {
     /// What a caller of `method` gets.
     pub fn status(&self, method: &str, alias: &TabletAlias) -> Status {
         let mut message = format!("TabletManager.{method} on {alias}: {self}");
-        if message.len() > MESSAGE_LEN_MAX {
-            let cut = (0..=MESSAGE_LEN_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-            message.truncate(cut);
-        }
+        message.truncate(within(&message, MESSAGE_LEN_MAX).len());
         Status::new(self.code(), message)
     }
 

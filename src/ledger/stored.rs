@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Acknowledgement, Kind, Outcome, Recovery, ScopeError, Switch, WINDOW_MAX, Window};
-use crate::topo::{NameError, ShardId, TabletAlias};
+use crate::{
+    text::within,
+    topo::{NameError, ShardId, TabletAlias},
+};
 
 /// The version that is written and the newest that is understood.
 pub(super) const VERSION: u32 = 1;
@@ -250,6 +253,5 @@ pub(super) fn time_of(ms: u64) -> SystemTime {
 }
 
 pub(super) fn short(text: &str) -> String {
-    let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
-    text[..end].to_owned()
+    within(text, TEXT_BYTES_MAX).to_owned()
 }

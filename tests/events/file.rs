@@ -69,7 +69,7 @@ fn neither_an_error_nor_a_printed_receiver_shows_a_secret() {
     let receivers = read(&path).unwrap();
     assert!(!format!("{receivers:?}").contains("HIDDEN"), "{receivers:?}");
     assert_eq!(receivers[0].target, "https://h.example:8443");
-    assert_eq!(receivers[0].secret.as_ref().unwrap().reveal(), "HIDDEN", "the end of the line is none of it");
+    assert_eq!(receivers[0].secret.as_ref().unwrap().0, "HIDDEN", "the end of the line is none of it");
 }
 
 #[tokio::test(start_paused = true)]

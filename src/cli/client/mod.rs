@@ -25,7 +25,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{config::GoDuration, credentials::ClientUser, pb, topo::NameError};
+use crate::{config::GoDuration, credentials::ClientUser, pb, text::causes, topo::NameError};
 use args::*;
 
 /// Largest answer that is taken, as in Vitess.
@@ -421,11 +421,6 @@ fn tls(connection: &Connection) -> Result<Option<ClientTlsConfig>, ClientError> 
         tls = tls.domain_name(name);
     }
     Ok(Some(tls))
-}
-
-/// An error and what lies beneath it.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// An error with all its causes: the transport's own words name none.

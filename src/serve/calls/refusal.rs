@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use crate::{
     serve::door::Denial,
     tablet::{TabletError, TabletErrorKind},
+    text::within,
     topo::{KvError, NameError, TopoError},
 };
 
@@ -41,10 +42,7 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut message = refusal.message;
-        if message.len() > MESSAGE_BYTES_MAX {
-            let end = (0..=MESSAGE_BYTES_MAX).rev().find(|&i| message.is_char_boundary(i)).unwrap_or_default();
-            message.truncate(end);
-        }
+        message.truncate(within(&message, MESSAGE_BYTES_MAX).len());
         Status::new(refusal.code, message)
     }
 }

@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::pb::vtelector::{Event, EventBatch};
+use crate::{
+    pb::vtelector::{Event, EventBatch},
+    text::within,
+};
 
 /// Events below one key at most: three digits of a sequence number.
 pub const BATCH_EVENTS_MAX: usize = 256;
@@ -149,10 +152,7 @@ pub fn shortened(mut event: Event) -> Event {
 }
 
 fn cut(text: &mut String) {
-    if text.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
-        text.truncate(end);
-    }
+    text.truncate(within(text, TEXT_BYTES_MAX).len());
 }
 
 pub fn ms_of(time: SystemTime) -> u64 {

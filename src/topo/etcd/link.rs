@@ -22,6 +22,7 @@ use tonic::{Code, ConnectError, Status};
 
 use crate::{
     rotating::{Rotating, Version},
+    text::causes,
     tls::{ClientSide, client},
     topo::{KvError, TopoTls},
 };
@@ -337,11 +338,6 @@ fn never_sent(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<ConnectError>())
 }
 
-/// The causes of an error, the nearest first.
-fn causes<'a>(error: &'a dyn std::error::Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
-}
-
 /// The words of an error and of its last cause, which usually says most.
 fn explain(error: &Error) -> String {
     match error {
@@ -351,8 +347,8 @@ fn explain(error: &Error) -> String {
     }
 }
 
-fn with_last_cause(text: &str, error: &dyn std::error::Error) -> String {
-    let last = causes(error).last().map(ToString::to_string);
+fn with_last_cause(text: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    let last = causes(error).skip(1).last().map(ToString::to_string);
     match last {
         Some(last) if text.is_empty() => last,
         Some(last) if !text.contains(last.as_str()) => format!("{text}: {last}"),

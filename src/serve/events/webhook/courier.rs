@@ -318,7 +318,7 @@ impl Courier {
         let value = match self.receiver.template {
             Template::Slack => Ok(template::slack(event)),
             Template::PagerDuty => {
-                let key = self.receiver.secret.as_ref().map_or("", |secret| secret.reveal());
+                let key = self.receiver.secret.as_ref().map_or("", |secret| secret.0.as_str());
                 Ok(template::pagerduty(event, key)?)
             }
             Template::Json => self.printer.value(event),

@@ -10,9 +10,10 @@ use std::{
 use http::Uri;
 use serde::Deserialize;
 
-use super::{super::head, secret::Secret, template::Template};
+use super::{super::head, template::Template};
 use crate::{
     diagnose::Priority,
+    secret::Secret,
     serve::events::head::{Kind, Wanted},
 };
 
@@ -144,13 +145,13 @@ fn receiver(entry: Entry) -> Result<Receiver, String> {
     }
     let template =
         entry.template.as_deref().unwrap_or("json").parse::<Template>().map_err(|error| format!("template: {error}"))?;
-    let default = (template == Template::PagerDuty).then(|| Secret::new(PAGERDUTY));
+    let default = (template == Template::PagerDuty).then(|| Secret(PAGERDUTY.to_owned()));
     let url = one_of("url", entry.url, entry.url_file)?.or(default).ok_or("url: it is missing; write url or url_file")?;
-    let target = target(url.reveal())?;
+    let target = target(&url.0)?;
     let secret = one_of("secret", entry.secret, entry.secret_file)?;
     match &secret {
-        Some(secret) if secret.reveal().is_empty() => return Err("secret: it is empty".to_owned()),
-        Some(secret) if secret.reveal().len() > SECRET_BYTES_MAX => {
+        Some(secret) if secret.0.is_empty() => return Err("secret: it is empty".to_owned()),
+        Some(secret) if secret.0.len() > SECRET_BYTES_MAX => {
             return Err(format!("secret: it is longer than {SECRET_BYTES_MAX} bytes"));
         }
         None if template == Template::PagerDuty => {
@@ -175,7 +176,7 @@ fn one_of(field: &str, text: Option<Secret>, file: Option<PathBuf>) -> Result<Op
         (Some(text), None) => Ok(Some(text)),
         (None, Some(path)) => {
             let text = read_text(&path).map_err(|error| format!("{field}_file: {error}"))?;
-            Ok(Some(Secret::new(text.trim_end_matches(['\n', '\r']))))
+            Ok(Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())))
         }
         (None, None) => Ok(None),
     }

@@ -6,13 +6,12 @@ mod courier;
 mod desk;
 mod file;
 mod post;
-mod secret;
 pub mod sign;
 mod template;
 
+pub use crate::secret::Secret;
 pub use courier::{Courier, LEASE};
 pub use desk::Desk;
 pub use file::{FileError, RECEIVERS_MAX, Receiver, read};
 pub use post::{ANSWERS_WITHIN, Failure, HttpPost, Message, Post, Posts};
-pub use secret::Secret;
 pub use template::{Template, line, pagerduty, slack};

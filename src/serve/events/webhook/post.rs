@@ -14,9 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     file::Receiver,
-    secret::Secret,
     sign::{ID, SEQUENCE, SIGNATURE},
 };
+use crate::{secret::Secret, text::causes};
 
 /// From the connection to the last byte of the answer.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -141,7 +141,7 @@ impl HttpPost {
     }
 
     fn request(&self, message: &Message) -> Result<Request<Full<Bytes>>, String> {
-        let uri: Uri = self.url.reveal().parse().map_err(|_| "its address cannot be read".to_owned())?;
+        let uri: Uri = self.url.0.parse().map_err(|_| "its address cannot be read".to_owned())?;
         let mut request = Request::post(uri)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("vtelector/", env!("CARGO_PKG_VERSION")))
@@ -190,12 +190,7 @@ fn tls(receiver: &Receiver) -> Result<ClientConfig, String> {
 }
 
 /// The error with its causes, in one line; none of them knows more of the address than the host.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.join(": ")
 }

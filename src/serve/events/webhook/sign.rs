@@ -2,7 +2,7 @@
 
 use ring::hmac;
 
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// The header that bears the signature.
 pub const SIGNATURE: &str = "Vtelector-Signature";
@@ -13,7 +13,7 @@ pub const ID: &str = "Vtelector-Event-Id";
 
 /// The value of [`SIGNATURE`]: HMAC-SHA256 over the time in seconds since 1970, a dot and the body.
 pub fn signature(secret: &Secret, at_s: u64, body: &[u8]) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes());
     let mut context = hmac::Context::with_key(&key);
     context.update(format!("{at_s}.").as_bytes());
     context.update(body);

@@ -206,6 +206,12 @@ impl Shown<'_> {
         Ok(frame.around(before.map_err(unmade)?, String::new()).answer(StatusCode::OK, made.parts(None).render()))
     }
 
+    /// A page of which nothing but its parts can be asked.
+    async fn list(self, view: &View, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+        let answer = async { self.answer(view, &query(wanted)?, Ok(String::new())).await };
+        answer.await.unwrap_or_else(|refusal| self.refused(&refusal))
+    }
+
     fn refused(self, refusal: &Refusal) -> Response {
         respond::refused(&self.visitor.0, refusal, ("/", "All shards"))
     }
@@ -298,8 +304,7 @@ async fn errant(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Response {
     let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/errant" };
-    let answer = async { shown.answer(&View::Errant, &query(wanted)?, Ok(String::new())).await };
-    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+    shown.list(&View::Errant, wanted).await
 }
 
 async fn activity(
@@ -310,8 +315,7 @@ async fn activity(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Response {
     let shown = Shown { face: &face, pages: &pages, visitor: &visitor, uri: &uri, section: "/activity" };
-    let answer = async { shown.answer(&View::Activity, &query(wanted)?, Ok(String::new())).await };
-    answer.await.unwrap_or_else(|refusal| shown.refused(&refusal))
+    shown.list(&View::Activity, wanted).await
 }
 
 async fn problems(visitor: Visitor) -> Response {
