@@ -15,7 +15,7 @@ use vtelector::{
 
 use crate::{
     etcd::Etcd,
-    world::{Alive, Elector, ROOT, dead, decision, now, problem, recover, recovery, report, shard, until},
+    world::{Alive, Elector, Mortal, ROOT, SOON, dead, decision, now, problem, recover, recovery, report, shard, until},
 };
 
 fn words(event: &vtelector::pb::vtelector::Event) -> String {
@@ -181,4 +181,19 @@ async fn long_texts_are_cut_and_a_value_that_means_nothing_is_left_out() {
     let events = elector.logged(0, 1).await;
     let Some(What::Opened(problem)) = &events[0].what else { panic!("{events:?}") };
     assert!(problem.why.len() <= 2048 && problem.why.starts_with('ä'), "{} bytes", problem.why.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_while_the_log_is_first_read_waits_for_it_and_not_for_ever() {
+    let mortal = Arc::new(Mortal::new(Arc::new(MemoryKv::default())));
+    mortal.die();
+    let elector = Elector::alone(mortal.clone());
+    let limit = Duration::from_secs(1);
+    let (asked, why) = (tokio::time::Instant::now(), elector.log.readable(limit).await.unwrap_err());
+    assert!(asked.elapsed() == limit && why.contains("not read yet"), "{:?}: {why}", asked.elapsed());
+    mortal.live();
+    elector.log.readable(SOON).await.unwrap();
+    let asked = tokio::time::Instant::now();
+    elector.log.readable(limit).await.unwrap();
+    assert_eq!(asked.elapsed(), Duration::ZERO);
 }

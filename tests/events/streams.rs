@@ -43,7 +43,6 @@ async fn logged(world: &World, count: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_comes_back_again_and_again_while_things_happen_misses_nothing_and_sees_nothing_twice() {
     let world = World::start().await;
-    logged(&world, 0).await;
     let board = world.server.elector.board.clone();
     let mut happens = JoinSet::new();
     happens.spawn(async move {
@@ -114,7 +113,6 @@ impl Sse {
 #[tokio::test]
 async fn server_sent_events_bear_numbers_resume_after_the_last_one_and_end_with_a_reason() {
     let world = World::start().await;
-    logged(&world, 0).await;
     let (status, mut live) = Sse::open(&world, "/api/v1/events", "").await;
     assert_eq!(status, 200);
     let board = world.server.elector.board.clone();
@@ -165,7 +163,6 @@ async fn server_sent_events_bear_numbers_resume_after_the_last_one_and_end_with_
 async fn a_reader_that_takes_nothing_is_cut_off_with_a_reason_and_holds_no_place() {
     let limits = Limits { reader_takes_within: Duration::from_millis(300), ..Limits::default() };
     let world = World::with_flags(limits, QUIET).await;
-    logged(&world, 0).await;
     for round in 0..10 {
         recover(&world.server.elector.board, 0..1000);
         logged(&world, (round + 1) * 1000).await;
@@ -199,7 +196,6 @@ async fn a_reader_that_takes_nothing_is_cut_off_with_a_reason_and_holds_no_place
 #[tokio::test]
 async fn a_reader_from_before_the_log_is_told_of_the_gap_and_an_etcd_that_is_away_is_said() {
     let mut world = World::start().await;
-    logged(&world, 0).await;
     recover(&world.server.elector.board, 0..2);
     logged(&world, 2).await;
     let (events, _) = world.server.events.after(0, 10, |_| true);

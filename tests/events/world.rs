@@ -3,16 +3,13 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use prost_reflect::DescriptorPool;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vtelector::{
     diagnose::{Code, Problem, Remedy},
@@ -240,31 +237,33 @@ impl Post for Script {
     }
 }
 
-/// The store as an elector sees it that may die: from then on nothing that it asks for is done.
+/// The store as an elector sees it that may die: nothing that it asks for is done before it lives again.
 pub struct Mortal {
     inner: Arc<dyn Kv>,
-    is_dead: AtomicBool,
+    is_dead: watch::Sender<bool>,
 }
 
 impl Mortal {
     pub fn new(inner: Arc<dyn Kv>) -> Self {
-        Self { inner, is_dead: AtomicBool::new(false) }
+        Self { inner, is_dead: watch::Sender::new(false) }
     }
 
     pub fn die(&self) {
-        self.is_dead.store(true, Ordering::SeqCst);
+        self.is_dead.send_replace(true);
+    }
+
+    pub fn live(&self) {
+        self.is_dead.send_replace(false);
     }
 }
 
-/// Writes the methods of the store: each is the inner store's, until death.
+/// Writes the methods of the store: each is the inner store's, and waits while that is dead.
 macro_rules! mortal_kv {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)*) => {
         #[async_trait]
         impl Kv for Mortal {
             $(async fn $name(&self, $($arg: $kind),*) -> Result<$answer, KvError> {
-                if self.is_dead.load(Ordering::SeqCst) {
-                    return std::future::pending().await;
-                }
+                _ = self.is_dead.subscribe().wait_for(|is_dead| !is_dead).await;
                 self.inner.$name($($arg),*).await
             })*
         }

@@ -19,6 +19,9 @@ const PAGE_MAX: usize = 256;
 /// Events that may wait for their reader; more stay in the log.
 const WAITING_MAX: usize = 64;
 
+/// An elector that has only just begun reads the log first; whoever comes meanwhile waits that long.
+const READABLE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Events with numbers, or why there are no more of them.
 pub type Numbered = Pin<Box<dyn Stream<Item = Result<pb::Event, Refusal>> + Send>>;
 
@@ -36,9 +39,8 @@ pub async fn read(context: &Context, keyspace: &str, shard: &str, from: From) ->
     let filter = board::filter(context, keyspace, shard).await?;
     let permit = board::permit(context)?;
     let log = context.events.clone();
-    if let Some(reason) = log.unread() {
-        return Err(Refusal::new(Code::Unavailable, format!("the log of events cannot be read: {reason}; try again")));
-    }
+    let unreadable = |reason| Refusal::new(Code::Unavailable, format!("the log of events cannot be read: {reason}; try again"));
+    log.readable(READABLE_WITHIN).await.map_err(unreadable)?;
     let (told, waiting) = mpsc::channel(WAITING_MAX);
     let (last, end) = oneshot::channel();
     let stopping = context.stopping.clone();

@@ -130,6 +130,14 @@ impl EventLog {
         self.inner.state().dropped().1.floor
     }
 
+    /// Waits until the log can be read, at most `limit`; otherwise why it cannot.
+    pub async fn readable(&self, limit: Duration) -> Result<(), String> {
+        let mut changes = self.changes();
+        let read = async { while self.unread().is_some() && changes.changed().await.is_ok() {} };
+        _ = tokio::time::timeout(limit, read).await;
+        self.unread().map_or(Ok(()), Err)
+    }
+
     /// Why the log cannot be read; `None` = it can.
     pub fn unread(&self) -> Option<String> {
         self.inner.state().unread().map(str::to_owned)
