@@ -69,7 +69,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Box<dyn std::error::Erro
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let started = async {
         Ok::<_, Box<dyn std::error::Error>>(
-            Server::start(settings, parts(settings).await?, Limits::default()).await?,
+            Server::start(settings, parts(settings).await?, Limits::from(&settings.limits)).await?,
         )
     };
     let mut server = tokio::select! {
