@@ -186,7 +186,7 @@ async fn an_elector_that_dies_between_post_and_cursor_has_it_delivered_twice_und
     let desk = first.deliver(&path, one.clone());
     until("the first to deliver", || desk.status().first().is_some_and(|state| state.deliverer == "a:1")).await;
     recover(&first.board, 0..1);
-    until("one taken and written down", || one.sequences().len() == 1 && desk.status()[0].pending == 0).await;
+    until("one taken and written down", || one.sequences() == [desk.status()[0].delivered_sequence]).await;
     // The receiver takes the second one, and nothing that the elector does comes to anything after that.
     let die = mortal.clone();
     one.when_taken(move || die.die());
