@@ -190,7 +190,10 @@ async fn an_elector_that_dies_between_post_and_cursor_has_it_delivered_twice_und
     // The receiver takes the second one, and nothing that the elector does comes to anything after that.
     let die = mortal.clone();
     one.when_taken(move || die.die());
+    one.refuse(true);
     recover(&first.board, 1..3);
+    first.logged(0, 3).await;
+    one.mend();
     until("another taken", || one.sequences().len() >= 2).await;
     first.stop.cancel();
     let second = Elector::start(kv.clone(), "b:1", &alive);
