@@ -27,18 +27,30 @@
     return marked && !marked.isCollapsed && part.contains(marked.anchorNode);
   };
 
+  // Everything where the focus can stand, in order.
+  const stops = (root) => [...root.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")];
+
+  // Where the focus stands, as it is found again in other content: by its own name, else by its place among its like.
+  const finder = (old) => {
+    const active = document.activeElement;
+    if (!old.contains(active)) return () => null;
+    const same = (root) => stops(root).filter((one) => one.tagName === active.tagName && one.className === active.className);
+    const at = same(old).indexOf(active);
+    const summary = active.tagName === "SUMMARY" && active.parentElement.id;
+    const href = active.getAttribute("href");
+    const mark = summary ? `#${CSS.escape(summary)} > summary` : active.id ? "#" + CSS.escape(active.id) : href && `a[href="${CSS.escape(href)}"]`;
+    return () => (mark ? old.querySelector(mark) : same(old)[at]);
+  };
+
   // Puts new content in place of old: open and closed sections, focus and scrolled tables stay as they are.
   const replace = (old, fresh) => {
     const shut = new Map([...old.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
     const moved = [...old.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
-    const active = old.contains(document.activeElement) ? document.activeElement : null;
-    const mark = active && (active.id ? "#" + CSS.escape(active.id) : active.getAttribute("href") && `a[href="${CSS.escape(active.getAttribute("href"))}"]`);
-    const summary = active && active.tagName === "SUMMARY" && active.parentElement.id;
+    const focused = finder(old);
     for (const one of fresh.querySelectorAll("details[id]")) if (shut.has(one.id)) one.open = shut.get(one.id);
     old.replaceChildren(...fresh.childNodes);
     old.querySelectorAll(".scroll").forEach((one, at) => { one.scrollLeft = moved[at] || 0; });
-    const again = summary ? document.querySelector(`#${CSS.escape(summary)} > summary`) : mark && old.querySelector(mark);
-    if (again) again.focus({ preventScroll: true });
+    focused()?.focus({ preventScroll: true });
   };
 
   const fetchParts = async (names) => {
