@@ -15,6 +15,7 @@ mod local;
 mod mysql;
 mod rotation;
 mod secrets;
+mod shape;
 mod users;
 #[path = "../serve_grpc/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of the server")]
