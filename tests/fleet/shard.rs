@@ -95,7 +95,9 @@ impl Shard {
         }
         for replica in 0..TABLETS {
             if self.follows(replica, primary) {
-                self.tablets[replica].executed = self.tablets[primary].executed;
+                let received = self.tablets[primary].executed;
+                let own = &mut self.tablets[replica].executed;
+                *own = std::array::from_fn(|server| own[server].max(received[server]));
             }
         }
     }
@@ -138,6 +140,12 @@ impl Shard {
     pub fn kill(&mut self, index: usize) {
         self.catch_up();
         self.tablets[index].mysqld_up = false;
+    }
+
+    /// Somebody writes to it past its primary.
+    pub fn write_errant(&mut self, index: usize, transactions: u64) {
+        self.catch_up();
+        self.tablets[index].executed[index] += transactions;
     }
 
     /// The tablet that the records should name.

@@ -33,6 +33,8 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         assert!(words.contains(wanted), "{wanted:?} is not in {words}");
     }
     browser.check("shard").await;
+    let to_do = browser.eval("[...document.querySelectorAll('.card a')].find((a) => a.innerText === 'What to do').href").await;
+    assert_eq!(to_do, json!(world.url("/runbook#deadprimary")));
     browser.eval("document.querySelector('#tablets-title').scrollIntoView()").await;
     browser.keep("tablets-desktop").await;
     browser.leave_by("[...document.querySelectorAll('a')].find((a) => a.innerText.startsWith('What if')).click()").await;
@@ -48,6 +50,7 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         ("/maintenance?scope=shard:fleet/s00001", "maintenance", "Begin maintenance"),
         ("/recoveries", "", "Switch recoveries off"),
         ("/problems#DeadPrimary", "", "emergency reparent"),
+        ("/runbook", "", "Alerts that page"),
         ("/shards/fleet/s00001/reparent", "", "Which tablet shall be primary?"),
         ("/shards/fleet/s00001/acknowledge", "", "Allow another automatic promotion"),
     ] {
@@ -55,6 +58,12 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         assert!(browser.words().await.contains(wanted), "{path}: {}", browser.words().await);
         browser.check(name).await;
     }
+    // Alerts link to the file; an elector that stands for it leads to the entry, which is seen at once.
+    browser.open(&world.url("/runbook.md#deadprimary")).await;
+    let seen = "((r) => r && r.top >= 0 && r.top < innerHeight)(document.querySelector('h3:target')?.getBoundingClientRect())";
+    assert_eq!(browser.eval(seen).await, json!(true), "{}", browser.eval("location.href").await);
+    browser.leave_by("document.querySelector('h3:target a').click()").await;
+    assert_eq!(browser.eval("document.querySelector('tr:target th').innerText").await, json!("DeadPrimary"));
     browser.no_complaints();
     browser.close().await;
 }

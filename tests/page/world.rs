@@ -18,7 +18,7 @@ use vtelector::{
     sandbox::eventually,
     serve::{Limits, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
-    topo::TabletAlias,
+    topo::{TabletAlias, Topo},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// Nothing here takes longer.
 pub const SOON: Duration = Duration::from_secs(60);
+/// Tablets are asked often.
+pub const OFTEN: &str = "--instance-poll-time=1s";
 /// Records in one transaction of etcd, whose limit is 128.
 const BATCH: usize = 100;
 
@@ -44,13 +46,15 @@ pub struct World {
     pub server: Server,
     pub fleet: Arc<Fleet>,
     pub etcd: Etcd,
+    /// What its questions prove, as lines of a header.
+    pub proof: String,
     _wire: JoinSet<()>,
 }
 
 impl World {
     /// So many healthy shards of keyspace `fleet`, each seen.
     pub async fn start(shards: usize) -> Self {
-        let world = Self::with_flags(shards, &["--instance-poll-time=1s"]).await;
+        let world = Self::with_flags(shards, &[OFTEN]).await;
         let well = if shards == 1 { "The only shard is well".to_owned() } else { format!("All {shards} shards are well") };
         world.until("/", &well).await;
         world
@@ -64,12 +68,24 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(wire::serve(fleet.clone(), listener));
         let settings = settings(&etcd, flags);
-        let server = Server::start(&settings, parts(&settings, &fleet), Limits::default()).await.unwrap();
-        Self { server, fleet, etcd, _wire: tasks }
+        let parts = parts(&settings, fleet.topo.clone(), "elector-1:15999");
+        let server = Server::start(&settings, parts, Limits::default()).await.unwrap();
+        Self { server, fleet, etcd, proof: String::new(), _wire: tasks }
+    }
+
+    /// One more elector of the same region.
+    pub async fn another(&self, who: &str) -> Server {
+        let settings = settings(&self.etcd, &[OFTEN]);
+        Server::start(&settings, parts(&settings, self.etcd.topo().await, who), Limits::default()).await.unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.http)
+    }
+
+    /// The address with the user and password that a browser gives when it is asked for them.
+    pub fn url_as(&self, user: &str, path: &str) -> String {
+        format!("http://{user}@{}{path}", self.server.http)
     }
 
     /// Waits until a page has these words.
@@ -82,7 +98,7 @@ impl World {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path} HTTP/1.1"), "Accept: text/html\r\n", "").await
+        self.ask(&format!("GET {path} HTTP/1.1"), &format!("Accept: text/html\r\n{}", self.proof), "").await
     }
 
     /// Sends a form as a browser does from our own page.
@@ -150,7 +166,7 @@ fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
     Settings::try_from(&line.serve).unwrap()
 }
 
-fn parts(settings: &Settings, fleet: &Fleet) -> Parts {
+fn parts(settings: &Settings, topo: Topo, who: &str) -> Parts {
     let metrics = Arc::new(Metrics::new().unwrap());
     let tablets = MeasuredTablets::new(GrpcTabletManager::new(TabletSettings::default()).unwrap(), metrics.clone());
     let reparents = ReparentSettings {
@@ -158,10 +174,10 @@ fn parts(settings: &Settings, fleet: &Fleet) -> Parts {
         lock_timeout: settings.lock_timeout,
         ledger_root: settings.ledger_root.clone(),
         durability_extra: settings.durability_extra.clone(),
-        who: "elector-1:15999".to_owned(),
+        who: who.to_owned(),
         die_at: None,
     };
-    Parts::new(fleet.topo.clone(), Arc::new(tablets), reparents, metrics)
+    Parts::new(topo, Arc::new(tablets), reparents, metrics)
 }
 
 /// An answer of HTTP.

@@ -11,11 +11,14 @@
   let last = Date.now();
   let newest = null;
   let busy = false;
+  let away = false;
 
   const say = (on, words) => {
     note.className = on ? "live on" : "live cut";
     if (note.textContent !== words) note.textContent = words;
   };
+  // The page's own address may hold the password that it was opened with, which no further question may.
+  const at = (address) => new URL(address, location.origin).href;
   const clock = () => new Date().toISOString().slice(11, 19) + " UTC";
 
   const versions = (root) =>
@@ -55,13 +58,13 @@
 
   const fetchParts = async (names) => {
     const address = here + (here.includes("?") ? "&" : "?") + "parts=" + encodeURIComponent(names);
-    const answer = await fetch(address, { credentials: "same-origin", cache: "no-store" });
+    const answer = await fetch(at(address), { credentials: "same-origin", cache: "no-store" });
     if (!answer.ok) throw new Error(String(answer.status));
     return new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("parts");
   };
 
   const follow = async () => {
-    if (busy || !newest || document.hidden) return;
+    if (busy || away || !newest || document.hidden) return;
     busy = true;
     try {
       const shown = versions(document);
@@ -91,14 +94,16 @@
 
   const heard = (event) => {
     last = Date.now();
-    if (event.type === "parts") {
-      try { newest = JSON.parse(event.data); } catch { location.reload(); }
-    }
+    away = event.type === "away" || (away && event.type === "beat");
+    if (away) return say(false, "Nobody tells of it, " + clock());
+    if (event.type === "parts") newest = JSON.parse(event.data);
     follow();
   };
-  const source = new EventSource(live);
+  const source = new EventSource(at(live));
   source.addEventListener("parts", heard);
   source.addEventListener("beat", heard);
+  source.addEventListener("away", heard);
+  source.addEventListener("gone", () => location.reload());
   source.addEventListener("error", () => say(false, "Cut off since " + clock() + ": reload"));
   document.addEventListener("visibilitychange", follow);
   setInterval(() => { if (Date.now() - last > SILENT_MS) say(false, "Nothing heard since " + new Date(last).toISOString().slice(11, 19) + " UTC"); }, 5000);
