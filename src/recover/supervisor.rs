@@ -164,7 +164,7 @@ impl Supervisor {
         let times = self.memory.tried(key, outcome.clone(), now, longest);
         if !is_look && times == RAISED_AFTER {
             tracing::warn!(
-                shard = %self.shard, problem = %problem.code, tablet = ?problem.tablet.as_ref().map(ToString::to_string), times, outcome,
+                shard = %self.shard, problem = %problem.code, tablet = problem.tablet.as_ref().map(display), times, outcome,
                 "this problem comes back after every attempt to mend it: a person should look"
             );
             self.context.metrics.recover.stuck(&self.shard, problem.code);
@@ -183,7 +183,7 @@ impl Supervisor {
             }
             self.context.metrics.recover.opened(&self.shard, problem);
             tracing::info!(
-                shard = %self.shard, problem = %problem.code, tablet = ?problem.tablet.as_ref().map(ToString::to_string), why = problem.why,
+                shard = %self.shard, problem = %problem.code, tablet = problem.tablet.as_ref().map(display), why = problem.why,
                 "problem"
             );
             self.open.insert(key, now);
@@ -194,7 +194,7 @@ impl Supervisor {
             self.context.metrics.recover.closed(&self.shard, &key);
             self.skips_counted.retain(|(of, _)| *of != key);
             tracing::info!(
-                shard = %self.shard, problem = %key.0, tablet = ?key.1.as_ref().map(ToString::to_string), after = ?(now - since), "problem is gone"
+                shard = %self.shard, problem = %key.0, tablet = key.1.as_ref().map(display), after = ?(now - since), "problem is gone"
             );
         }
         self.suspect(view, problems, now);

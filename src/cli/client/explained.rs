@@ -142,14 +142,15 @@ fn tablets(tablets: &[TabletState]) -> String {
 }
 
 fn writes(tablet: &TabletState) -> String {
-    match (tablet.offline_mode, tablet.super_read_only, tablet.read_only) {
+    let words = match (tablet.offline_mode, tablet.super_read_only, tablet.read_only) {
         (Some(true), _, _) => "refuses clients",
         (_, Some(true), _) => "super read-only",
         (_, _, Some(true)) => "read-only",
         (_, _, Some(false)) => "writable",
-        (_, _, None) => "-",
-    }
-    .to_owned()
+        (_, _, None) => return "-".to_owned(),
+    };
+    let is_heard = tablet.channels.iter().all(|channel| channel.name != "MySQL" || channel.works);
+    if is_heard { words.to_owned() } else { format!("was {words}") }
 }
 
 fn source(replication: &ReplicationState) -> String {
@@ -184,7 +185,7 @@ fn trouble(tablets: &[TabletState]) -> String {
 
 fn wrong(problems: &[Problem]) -> String {
     if problems.is_empty() {
-        return "NOTHING IS WRONG".to_owned();
+        return "NO PROBLEM IS OPEN".to_owned();
     }
     let mut table = Table::new(&["PRIORITY", "PROBLEM", "TABLET", "SINCE", "REMEDY", "WHY"]);
     for problem in problems {
