@@ -31,7 +31,7 @@ pub struct Tablet {
     source: Option<usize>,
     io: bool,
     sql: bool,
-    executed: Position,
+    pub executed: Position,
     journal: Vec<i64>,
 }
 
@@ -140,12 +140,6 @@ impl Shard {
     pub fn kill(&mut self, index: usize) {
         self.catch_up();
         self.tablets[index].mysqld_up = false;
-    }
-
-    /// Somebody writes to it past its primary.
-    pub fn write_errant(&mut self, index: usize, transactions: u64) {
-        self.catch_up();
-        self.tablets[index].executed[index] += transactions;
     }
 
     /// The tablet that the records should name.

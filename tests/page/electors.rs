@@ -54,7 +54,7 @@ async fn a_tablet_with_transactions_of_its_own_stands_on_the_page_of_errant_ones
     let mut browser = Browser::start().await;
     browser.open(&world.url("/errant")).await;
     browser.until("No tablet has errant transactions").await;
-    world.fleet.shard(1).write_errant(2, 3);
+    world.write_errant(1, 2, 3);
     browser.until("1 tablet has errant transactions").await;
     let row = browser.eval("[...document.querySelectorAll('main tbody tr')[0].cells].map((cell) => cell.innerText)").await;
     assert_eq!((&row[0], &row[1], &row[2]), (&json!("zone1-0000000112"), &json!("fleet/s00001"), &json!("3")), "{row}");

@@ -130,6 +130,11 @@ impl World {
         }
     }
 
+    /// Somebody writes to that tablet past its primary.
+    pub fn write_errant(&self, shard: usize, index: usize, transactions: u64) {
+        self.fleet.shard(shard).tablets[index].executed[index] += transactions;
+    }
+
     /// The primary's mysqld of that shard is gone.
     pub fn kill_primary(&self, shard: usize) {
         let mut shard = self.fleet.shard(shard);

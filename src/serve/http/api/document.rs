@@ -11,8 +11,11 @@ use super::{
 };
 use crate::serve::door::Role;
 
-/// What else than the answer may come, by status: why, and a header that comes with it.
-const REFUSALS: [(&str, &str, Option<(&str, &str)>); 12] = [
+/// A status, why it comes, and the name and meaning of a header that comes with it.
+type Refused = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+
+/// What else than the answer may come.
+const REFUSALS: [Refused; 12] = [
     ("400", "The request cannot be meant.", None),
     (
         "401",
@@ -70,7 +73,7 @@ pub fn document(schema: &DescriptorPool) -> Value {
     })
 }
 
-fn refusal((status, why, header): &(&str, &str, Option<(&str, &str)>)) -> (String, Value) {
+fn refusal((status, why, header): &Refused) -> (String, Value) {
     let mut refusal = json!({"description": why, "content": {"application/json": {"schema": reference("Error")}}});
     if let (Some((name, said)), Some(refusal)) = (header, refusal.as_object_mut()) {
         refusal.insert("headers".to_owned(), json!({*name: {"description": said, "schema": {"type": "string"}}}));
