@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vtelector::sandbox::{Etcd, Process, TempFolder, Tools, free_port};
+use vtelector::sandbox::{Etcd, Process, TempFolder, Tools, eventually, free_port};
 
 use super::{commands, path};
 
@@ -47,11 +47,21 @@ async fn start(program: &Path) -> Running {
     Running { grpc, http, started, _elector: elector, etcd, _folder: folder }
 }
 
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    // HTTP/1.0: no chunks.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 impl Running {
     /// Waits until it answers `path` with 200; how long that took from its start.
     async fn answers(&self, path: &str) -> Duration {
         loop {
-            if self.get(path).is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            if self.get(path).is_some_and(|answer| answer.split(' ').nth(1) == Some("200")) {
                 return self.started.elapsed();
             }
             assert!(self.started.elapsed() < START_LIMIT, "{path} is not answered");
@@ -60,12 +70,7 @@ impl Running {
     }
 
     fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        get(self.http, path)
     }
 
     fn ask(&self, args: &[String]) -> Output {
@@ -117,6 +122,73 @@ async fn the_commands_of_the_documents_that_only_read_are_answered() {
         assert!(!said.contains("UNIMPLEMENTED") && !said.contains("cannot be reached"), "{document}: {line}: {said}");
     }
     assert!(asked > 15, "only {asked} commands were asked");
+}
+
+/// The real Prometheus that comes in the package of promtool.
+fn prometheus() -> PathBuf {
+    let own = path("target/tools/prometheus/usr/bin/prometheus");
+    let all = std::env::var_os("PATH").unwrap();
+    let found = std::iter::once(own).chain(std::env::split_paths(&all).map(|folder| folder.join("prometheus")));
+    found.into_iter().find(|program| program.exists()).expect("no prometheus: `make tools` brings it")
+}
+
+/// What is configured for VTOrc says where to ask, and nothing else: its port and its path.
+fn configuration(http: u16) -> String {
+    format!(
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+         rule_files: [{}]\n\
+         scrape_configs: [{{job_name: vtorc, static_configs: [{{targets: ['127.0.0.1:{http}']}}]}}]\n",
+        path("deploy/prometheus/vtelector.rules.yml").display()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_prometheus_that_was_made_for_vtorc_reads_us_and_our_rules() {
+    let elector = start(Path::new(env!("CARGO_BIN_EXE_vtelector"))).await;
+    elector.answers("/readyz").await;
+    let folder = TempFolder::new().unwrap();
+    let (file, data, port) = (folder.path().join("prometheus.yml"), folder.path().join("data"), free_port().unwrap());
+    std::fs::write(&file, configuration(elector.http)).unwrap();
+    let args = [
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", data.display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+    ];
+    let log = folder.path().join("prometheus.log");
+    let _prometheus = Process::start("prometheus", &prometheus(), &args, &[], &log).unwrap();
+    let ask = async |question: &str| -> Result<serde_json::Value, String> {
+        let answer = get(port, question).ok_or_else(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
+        let said: serde_json::Value = serde_json::from_str(body).map_err(|error| format!("{error}: {body}"))?;
+        Ok(said["data"].clone())
+    };
+    let of = async |question: &str| ask(&format!("/api/v1/query?query={question}")).await.map(|data| data["result"].clone());
+    eventually("it is scraped", START_LIMIT, async || match of("up").await? {
+        up if up[0]["value"][1] == "1" => Ok(()),
+        up => Err(up.to_string()),
+    })
+    .await
+    .unwrap();
+    let without_labels = super::metrics::OF_VTORC.iter().filter(|(_, kind, labels)| labels.is_empty() && *kind != "histogram");
+    let known = ask("/api/v1/metadata").await.unwrap();
+    let mut read = 0;
+    for (name, kind, _) in without_labels {
+        assert_eq!(known[name][0]["type"], *kind, "{name}: {}", known[name]);
+        assert_eq!(of(name).await.unwrap()[0]["metric"]["job"], "vtorc", "{name}");
+        read += 1;
+    }
+    assert!(read > 10, "{read} names");
+    eventually("each rule was evaluated", START_LIMIT, async || {
+        let rules = ask("/api/v1/rules").await?;
+        let all: Vec<&serde_json::Value> =
+            rules["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array()).flatten().collect();
+        match all.len() > 30 && all.iter().all(|rule| rule["health"] == "ok") {
+            true => Ok(()),
+            false => Err(rules.to_string()),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

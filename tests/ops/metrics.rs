@@ -49,42 +49,45 @@ fn what_is_listed_is_what_is_gathered() {
     assert!(unlisted.is_empty() && gathered.len() > 20, "{unlisted:?}");
 }
 
-/// facts of VTOrc 24: a Prometheus, a rule or a dashboard that was made for it finds every name with its labels here.
+const OF_SHARD: &[&str] = &["keyspace", "recovery_type", "shard"];
+
+/// What VTOrc 24 exports: name, type, labels.
+pub const OF_VTORC: &[(&str, &str, &[&str])] = &[
+    ("vtorc_analysis_change_write", "counter", &[]),
+    ("vtorc_audit_write", "counter", &[]),
+    ("vtorc_discoveries_attempt", "counter", &[]),
+    ("vtorc_discoveries_fail", "counter", &[]),
+    ("vtorc_discoveries_instance_poll_seconds_exceeded", "counter", &[]),
+    ("vtorc_instance_read", "counter", &[]),
+    ("vtorc_instance_read_topology", "counter", &[]),
+    ("vtorc_recoveries_count", "counter", OF_SHARD),
+    ("vtorc_successful_recoveries", "counter", OF_SHARD),
+    ("vtorc_failed_recoveries", "counter", OF_SHARD),
+    ("vtorc_skipped_recoveries", "counter", &["keyspace", "reason", "recovery_type", "shard"]),
+    ("vtorc_planned_reparent_counts", "counter", &["keyspace", "result", "shard"]),
+    ("vtorc_emergency_reparent_counts", "counter", &["keyspace", "result", "shard"]),
+    ("vtorc_discoveries_queue_length", "gauge", &[]),
+    ("vtorc_discoveries_recent_count", "gauge", &[]),
+    ("vtorc_discovery_workers", "gauge", &[]),
+    ("vtorc_discovery_workers_active", "gauge", &[]),
+    ("vtorc_pending_recoveries", "gauge", &[]),
+    ("vtorc_detected_problems", "gauge", &["analysis", "keyspace", "shard", "tablet_alias"]),
+    ("vtorc_current_errant_gtid_count", "gauge", &["tablet_alias"]),
+    ("vtorc_errant_gtid_tablet_count", "gauge", &[]),
+    ("vtorc_shard_locks_active", "gauge", &[]),
+    ("vtorc_tablets_watched_by_cell", "gauge", &["cell"]),
+    ("vtorc_tablets_watched_by_shard", "gauge", &["keyspace", "shard"]),
+    ("vtorc_emergency_reparent_shard_disabled", "gauge", &["keyspace", "shard"]),
+    ("vtorc_discovery_instance_timings", "histogram", &["action"]),
+    ("vtorc_shard_lock_timings", "histogram", &["action"]),
+    ("vtorc_reparent_shard_operation_timings", "histogram", &["operation"]),
+];
+
+/// A Prometheus, a rule or a dashboard that was made for VTOrc finds every name with its labels here.
 #[test]
 fn every_metric_of_vtorc_is_there_with_its_labels() {
-    let of_shard = &["keyspace", "recovery_type", "shard"][..];
-    let vtorc: &[(&str, &str, &[&str])] = &[
-        ("vtorc_analysis_change_write", "counter", &[]),
-        ("vtorc_audit_write", "counter", &[]),
-        ("vtorc_discoveries_attempt", "counter", &[]),
-        ("vtorc_discoveries_fail", "counter", &[]),
-        ("vtorc_discoveries_instance_poll_seconds_exceeded", "counter", &[]),
-        ("vtorc_instance_read", "counter", &[]),
-        ("vtorc_instance_read_topology", "counter", &[]),
-        ("vtorc_recoveries_count", "counter", of_shard),
-        ("vtorc_successful_recoveries", "counter", of_shard),
-        ("vtorc_failed_recoveries", "counter", of_shard),
-        ("vtorc_skipped_recoveries", "counter", &["keyspace", "reason", "recovery_type", "shard"]),
-        ("vtorc_planned_reparent_counts", "counter", &["keyspace", "result", "shard"]),
-        ("vtorc_emergency_reparent_counts", "counter", &["keyspace", "result", "shard"]),
-        ("vtorc_discoveries_queue_length", "gauge", &[]),
-        ("vtorc_discoveries_recent_count", "gauge", &[]),
-        ("vtorc_discovery_workers", "gauge", &[]),
-        ("vtorc_discovery_workers_active", "gauge", &[]),
-        ("vtorc_pending_recoveries", "gauge", &[]),
-        ("vtorc_detected_problems", "gauge", &["analysis", "keyspace", "shard", "tablet_alias"]),
-        ("vtorc_current_errant_gtid_count", "gauge", &["tablet_alias"]),
-        ("vtorc_errant_gtid_tablet_count", "gauge", &[]),
-        ("vtorc_shard_locks_active", "gauge", &[]),
-        ("vtorc_tablets_watched_by_cell", "gauge", &["cell"]),
-        ("vtorc_tablets_watched_by_shard", "gauge", &["keyspace", "shard"]),
-        ("vtorc_emergency_reparent_shard_disabled", "gauge", &["keyspace", "shard"]),
-        ("vtorc_discovery_instance_timings", "histogram", &["action"]),
-        ("vtorc_shard_lock_timings", "histogram", &["action"]),
-        ("vtorc_reparent_shard_operation_timings", "histogram", &["operation"]),
-    ];
     let families = families();
-    for (name, kind, labels) in vtorc {
+    for (name, kind, labels) in OF_VTORC {
         let family = families.iter().find(|family| family.name == *name).unwrap_or_else(|| panic!("{name} is missing"));
         assert_eq!(
             (family.kind, family.labels.iter().map(String::as_str).collect::<Vec<_>>()),
