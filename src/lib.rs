@@ -11,6 +11,7 @@ pub mod diagnose;
 pub mod durability;
 pub mod elect;
 pub mod ledger;
+mod log_lines;
 pub mod metrics;
 pub mod mysql;
 pub mod pb;

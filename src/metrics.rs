@@ -11,7 +11,11 @@ mod security;
 mod sense;
 mod shards;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 pub use errant::ErrantMetrics;
 pub use events::EventMetrics;
@@ -20,7 +24,9 @@ pub use locks::LockMetrics;
 pub use peers::PeerMetrics;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    core::{Collector, Desc},
     process_collector::ProcessCollector,
+    proto::MetricFamily,
 };
 pub use recover::{Phase, RecoverMetrics, ZEROS_MAX};
 pub use registry::{Family, Registry};
@@ -29,6 +35,7 @@ pub use sense::SenseMetrics;
 use shards::ShardCounters;
 
 use crate::{
+    log_lines,
     reparent::{Operation, Step},
     topo::ShardId,
 };
@@ -221,7 +228,7 @@ impl Metrics {
     }
 
     /// Everything as it stands now.
-    pub fn gathered(&self) -> Vec<prometheus::proto::MetricFamily> {
+    pub fn gathered(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
 
@@ -267,9 +274,37 @@ impl Drop for InFlight {
     }
 }
 
+/// Log lines that were lost: counted by the log, which begins before all metrics.
+struct LinesLost {
+    counter: IntCounter,
+    /// Scrapes at the same time bring the counter up to date one after the other.
+    scrape: Mutex<()>,
+}
+
+impl LinesLost {
+    fn new() -> Result<Self, prometheus::Error> {
+        let help = "Log lines that were lost, as standard error did not take them: a full disk, or a reader that stands still";
+        Ok(Self { counter: IntCounter::new("vtelector_log_lines_lost_total", help)?, scrape: Mutex::default() })
+    }
+}
+
+impl Collector for LinesLost {
+    fn desc(&self) -> Vec<&Desc> {
+        self.counter.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counter.reset();
+        self.counter.inc_by(log_lines::lost());
+        self.counter.collect()
+    }
+}
+
 /// The process itself, and which release it is.
 fn about_this_process(registry: &Registry) -> Result<(), prometheus::Error> {
     registry.register(Box::new(ProcessCollector::for_self()))?;
+    registry.register(Box::new(LinesLost::new()?))?;
     let build = IntGaugeVec::new(Opts::new("vtelector_build_info", "Always 1; the label says which release runs"), &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))

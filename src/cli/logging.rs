@@ -4,11 +4,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{ConfigError, LogFormat},
+    log_lines::{Farewell, Lines},
     traces::Traces,
 };
 
-/// Starts the log of the process, and what listens to traces.
-pub fn start(format: LogFormat, level: &str, traces: &Traces) -> Result<(), ConfigError> {
+/// Starts the log of the process, and what listens to traces. What is answered is to be held until the process ends.
+pub fn start(format: LogFormat, level: &str, traces: &Traces) -> Result<Farewell, ConfigError> {
     let filter = EnvFilter::builder().parse(level).map_err(|error| {
         ConfigError::new(
             "log-level",
@@ -17,14 +18,16 @@ pub fn start(format: LogFormat, level: &str, traces: &Traces) -> Result<(), Conf
             "use debug, info, warn, error, or a filter such as info,vtelector::topo=debug",
         )
     })?;
-    begin(format, filter, traces);
-    Ok(())
+    let (lines, farewell) = Lines::to(std::io::stderr()).map_err(|error| {
+        ConfigError::new("log-level", level, format!("the log has no thread: {error}"), "allow this process more threads")
+    })?;
+    begin(format, filter, lines, traces);
+    Ok(farewell)
 }
 
 #[cfg(not(feature = "otlp"))]
-fn begin(format: LogFormat, filter: EnvFilter, _: &Traces) {
-    // Whoever reads our standard error may go away; the default would complain about that on standard error, and panic.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+fn begin(format: LogFormat, filter: EnvFilter, lines: Lines, _: &Traces) {
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).log_internal_errors(false);
     // Only a second start in one process can fail, and then the first one's log goes on.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
@@ -33,11 +36,10 @@ fn begin(format: LogFormat, filter: EnvFilter, _: &Traces) {
 }
 
 #[cfg(feature = "otlp")]
-fn begin(format: LogFormat, filter: EnvFilter, traces: &Traces) {
+fn begin(format: LogFormat, filter: EnvFilter, lines: Lines, traces: &Traces) {
     use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-    // Whoever reads our standard error may go away; the default would complain about that on standard error, and panic.
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(lines).log_internal_errors(false);
     // Only a second start in one process can fail, and then the first one's log goes on.
     let _ = match format {
         LogFormat::Json => {

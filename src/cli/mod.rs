@@ -76,7 +76,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => usage(&error),
         },
         Command::Agent(args) => match logging::start(args.log_format, &args.log_level, &Traces::default()) {
-            Ok(()) => agent::main(*args),
+            Ok(_log) => agent::main(*args),
             Err(error) => usage(&error),
         },
         Command::Doctor(args) => match config::Settings::try_from(&args.serve) {

@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{ConfigError, GoDuration, Settings},
+    log_lines::Farewell,
     metrics::Metrics,
     mysql::{fence::DirectFence, tls::MysqlTls},
     reparent::{DieAt, ReparentSettings},
@@ -19,17 +20,17 @@ use crate::{
 pub fn run(
     settings: &Settings,
     ignored: &[String],
-    start_log: impl FnOnce(&Traces) -> Result<(), ConfigError>,
+    start_log: impl FnOnce(&Traces) -> Result<Farewell, ConfigError>,
 ) -> Result<ExitCode, ConfigError> {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            start_log(&Traces::default())?;
+            let _log = start_log(&Traces::default())?;
             return Ok(failed(&format!("the runtime cannot start: {error}")));
         }
     };
     let traces = runtime.block_on(async { traces(settings) })?;
-    start_log(&traces)?;
+    let _log = start_log(&traces)?;
     if !ignored.is_empty() {
         tracing::info!(flags = ignored.join(" "), "flags of VTOrc or vtctld that have no meaning here are not used");
     }
@@ -66,8 +67,11 @@ fn failed(error: &str) -> ExitCode {
 
 async fn serve(settings: &Settings) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let started =
-        async { Ok::<_, Box<dyn std::error::Error>>(Server::start(settings, parts(settings).await?, Limits::default()).await?) };
+    let started = async {
+        Ok::<_, Box<dyn std::error::Error>>(
+            Server::start(settings, parts(settings).await?, Limits::from(&settings.limits)).await?,
+        )
+    };
     let mut server = tokio::select! {
         server = started => server?,
         () = asked_to_stop(&mut terminate, &mut interrupt) => return Ok(ExitCode::SUCCESS),

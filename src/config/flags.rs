@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{DoorArgs, ElectorArgs, EventArgs, FenceArgs, FlapArgs, GoDuration, Layers, PeerArgs};
+use super::{DoorArgs, ElectorArgs, EventArgs, FenceArgs, FlapArgs, GoDuration, Layers, LimitArgs, PeerArgs};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,6 +110,9 @@ pub struct ServeArgs {
     /// Who may come in.
     #[command(flatten)]
     pub door: DoorArgs,
+    /// How much they may ask for at once.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// The other electors.
     #[command(flatten)]
     pub peers: PeerArgs,

@@ -79,7 +79,6 @@ const FLAGS: &[Foreign] = &[
     value("grpc-keepalive-timeout"),
     value("grpc-max-connection-age"),
     value("grpc-max-connection-age-grace"),
-    value("grpc-max-message-size"),
     switch("grpc-prometheus"),
     value("grpc-server-ca"),
     value("grpc-server-initial-conn-window-size"),

@@ -9,6 +9,7 @@ mod flags;
 mod flap;
 mod foreign;
 mod layers;
+mod limits;
 mod mysql;
 mod peers;
 
@@ -27,6 +28,7 @@ pub use events::EventArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use flap::FlapArgs;
 pub use layers::{LIVE, Layers};
+pub use limits::{LimitArgs, LimitSettings};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 pub use peers::PeerArgs;
 
@@ -122,6 +124,8 @@ pub struct Settings {
     pub grpc_tls: Option<ServerTls>,
     /// Who may come in.
     pub door: DoorSettings,
+    /// How much clients may ask for at once.
+    pub limits: LimitSettings,
     /// Where the other electors reach us, when told: the host, and the port where it is another one than the server's.
     pub advertise: Option<(String, Option<u16>)>,
     /// TLS towards the other electors.
@@ -197,6 +201,7 @@ impl TryFrom<&ServeArgs> for Settings {
             cell: args.cell.clone(),
             http,
             grpc,
+            limits: args.limits.settings()?,
             advertise: args.peers.address()?,
             peer_tls: args.peers.tls(grpc_tls.as_ref())?,
             grpc_tls,

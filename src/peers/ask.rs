@@ -13,6 +13,7 @@ use super::{Elector, Observation, PeerDoor, Probe};
 use crate::{
     pb::vtelector::{self as pb, elector_client::ElectorClient, probe::Outcome},
     shard::FailureClass,
+    text::causes,
     topo::TabletAlias,
 };
 
@@ -25,9 +26,6 @@ pub trait Ask: Send + Sync + 'static {
     /// What `elector` sees of `tablet` when it probes it now; an error says why there is no answer. Ends within `limit`.
     async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String>;
 }
-
-/// Largest answer that is taken, as everywhere.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// A question that one elector asks another.
 #[async_trait]
@@ -68,19 +66,20 @@ questions! {
 /// Asks over gRPC, over one channel for each address.
 pub struct GrpcAsk {
     door: PeerDoor,
+    answer_bytes_max: usize,
     channels: Mutex<BTreeMap<String, (u64, Channel)>>,
 }
 
 impl GrpcAsk {
-    /// Calls the others in this way.
-    pub fn new(door: PeerDoor) -> Self {
-        Self { door, channels: Mutex::default() }
+    /// Calls the others in this way, and takes answers up to that size.
+    pub fn new(door: PeerDoor, answer_bytes_max: usize) -> Self {
+        Self { door, answer_bytes_max, channels: Mutex::default() }
     }
 
     /// Its answer, or why there is none. Ends within `limit`.
     pub async fn ask<Q: Question>(&self, elector: &Elector, question: Q, limit: Duration) -> Result<Q::Answer, Status> {
         let channel = self.channel(&elector.address, limit).await.map_err(Status::unavailable)?;
-        let client = ElectorClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let client = ElectorClient::new(channel).max_decoding_message_size(self.answer_bytes_max);
         let mut request = Request::new(question);
         request.set_timeout(limit);
         self.door.sign(&mut request).await;
@@ -115,6 +114,15 @@ impl GrpcAsk {
     }
 }
 
+/// Why there is no answer, with what lies beneath: the transport alone says little.
+pub fn why(status: &Status) -> String {
+    let mut words = vec![format!("{:?}", status.code()), status.message().to_owned()];
+    words.extend(causes(status).skip(1).map(ToString::to_string));
+    words.retain(|word| !word.is_empty());
+    words.dedup();
+    words.join(": ")
+}
+
 /// Whether the elector itself has refused, over a connection that works.
 fn is_answer(code: Code) -> bool {
     matches!(
@@ -132,7 +140,7 @@ fn is_answer(code: Code) -> bool {
 impl Ask for GrpcAsk {
     async fn observe(&self, elector: &Elector, tablet: &TabletAlias, limit: Duration) -> Result<Observation, String> {
         let answer = self.ask(elector, pb::ObserveRequest { tablet_alias: Some(tablet.into()) }, limit).await;
-        answer.map(observation).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
+        answer.map(observation).map_err(|status| why(&status))
     }
 }
 

@@ -26,7 +26,7 @@ use registrar::{Registrar, now_ms};
 use roll::{Keys, Roll};
 
 pub(crate) use ask::message;
-pub use ask::{Ask, GrpcAsk, Question};
+pub use ask::{Ask, GrpcAsk, Question, why};
 pub use door::{PeerDoor, PeerTls};
 pub use observe::{Listen, Observation, ObserveError, Observer, PROBE_LIMIT, Probe};
 pub use ownership::Ownership;

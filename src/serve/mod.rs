@@ -164,7 +164,7 @@ impl Server {
         let (grpc, http) = (listen::address("grpc-port", &grpc_listener)?, listen::address("port", &http_listener)?);
         let (mut faces, hands) = (JoinSet::new(), parts.hands.clone());
         let (in_force, reload) = Reload::new(settings, parts.metrics.clone());
-        let ask = Arc::new(GrpcAsk::new(peers));
+        let ask = Arc::new(GrpcAsk::new(peers, limits.message_bytes));
         let told = elector(settings, &parts, grpc, in_force.live.clone(), ask.clone(), mysql_tls);
         let who = told.peers.who.clone();
         let elector = Elector::start(hands.clone(), parts.metrics.clone(), told, &stopping);
@@ -180,7 +180,7 @@ impl Server {
         faces.spawn(guarding::run(settings, door.clone(), security.clone(), servers, closing.clone()));
         let grpc_gate = gate(Entrance::Grpc, grpc_listener, tls.0, limits, security.clone());
         let http_gate = gate(Entrance::Http, http_listener, tls.1, limits, security);
-        faces.spawn(grpc::serve(grpc_gate, door.clone(), context.clone(), closing.clone())?);
+        faces.spawn(grpc::serve(grpc_gate, door.clone(), context.clone(), limits.message_bytes, closing.clone())?);
         if let Some(reload) = reload {
             let ending = closing.clone();
             faces.spawn(async move { _ = ending.run_until_cancelled(reload.run()).await });

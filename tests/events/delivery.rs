@@ -115,6 +115,33 @@ async fn ten_thousand_events_that_wait_cost_no_memory_beyond_the_log() {
     assert!(sequences.windows(2).all(|two| two[0] < two[1]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_a_receiver_stood_that_is_gone_is_forgotten_after_a_week_and_a_quiet_one_is_not() {
+    let (kv, alive) = (Arc::new(MemoryKv::default()), Alive::default());
+    let mortal = Arc::new(Mortal::new(kv.clone()));
+    let (one, other) = (Elector::start(mortal.clone(), "a:1", &alive), Elector::start(kv.clone(), "b:1", &alive));
+    let (_folder, path) = file(&format!("{PAGER}[[webhook]]\nname = 'audit'\nurl = 'http://audit.example'\n"));
+    let _desk = one.deliver(&path, Arc::new(Script::default()));
+    let known_after = async |time: Duration| {
+        sleep(time).await;
+        let cursors = kv.list_keys(&format!("{ROOT}/events/cursors/")).await.unwrap().entries;
+        cursors.iter().map(|entry| entry.key.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let days_pass = |days: u32| [&one, &other].map(|elector| elector.jump(HOUR * 24 * days));
+    let (minute, both) = (Duration::from_secs(60), "audit pager");
+    assert_eq!(known_after(minute).await, both);
+    days_pass(8);
+    assert_eq!(known_after(minute).await, both, "nothing happened, and somebody delivers");
+    std::fs::write(&path, PAGER).unwrap();
+    mortal.die();
+    assert_eq!(known_after(minute).await, both, "nobody has delivered for a minute");
+    mortal.live();
+    days_pass(6);
+    assert_eq!(known_after(minute).await, both, "one is gone for six days");
+    days_pass(2);
+    assert_eq!(known_after(minute).await, "pager");
+}
+
 fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -159,11 +186,14 @@ async fn an_elector_that_dies_between_post_and_cursor_has_it_delivered_twice_und
     let desk = first.deliver(&path, one.clone());
     until("the first to deliver", || desk.status().first().is_some_and(|state| state.deliverer == "a:1")).await;
     recover(&first.board, 0..1);
-    until("one taken and written down", || one.sequences().len() == 1 && desk.status()[0].pending == 0).await;
+    until("one taken and written down", || one.sequences() == [desk.status()[0].delivered_sequence]).await;
     // The receiver takes the second one, and nothing that the elector does comes to anything after that.
     let die = mortal.clone();
     one.when_taken(move || die.die());
+    one.refuse(true);
     recover(&first.board, 1..3);
+    first.logged(0, 3).await;
+    one.mend();
     until("another taken", || one.sequences().len() >= 2).await;
     first.stop.cancel();
     let second = Elector::start(kv.clone(), "b:1", &alive);

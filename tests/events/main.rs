@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bad;
+#[cfg(feature = "otlp")]
+#[path = "../cluster/mod.rs"]
+mod cluster;
 mod delivery;
 #[path = "../topo_etcd/server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the topology")]

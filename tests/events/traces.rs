@@ -1,4 +1,4 @@
-//! A collector that takes what a recovery's spans say, over OTLP as anybody would.
+//! A collector that takes what an elector's recoveries say, over OTLP as anybody would: real etcd, real mysqld, the program itself.
 
 use std::{
     collections::BTreeMap,
@@ -10,18 +10,16 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use prost::Message;
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Request, Response, Status, body::Body, server::UnaryService};
-use tracing::Instrument;
-use tracing_subscriber::layer::SubscriberExt;
-use vtelector::{
-    pb::topodata::TabletType,
-    reparent::{Mode, Planned},
-    sandbox::free_port,
-    traces::{self, Traces},
+
+use crate::{
+    cluster::{Fault, KEYSPACE, SHARD, automatic, eventually, free_port, story::Story, write_gap},
+    world::SOON,
 };
 
-use crate::served::{World, parts, settings, shard, tablet};
+/// The code of a status that is a failure.
+const ERROR: i32 = 2;
 
 /// Of `opentelemetry.proto.collector.trace.v1.ExportTraceServiceRequest`, as far as this test looks.
 #[derive(Clone, PartialEq, Message)]
@@ -52,8 +50,20 @@ struct Span {
     parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
     name: String,
+    #[prost(fixed64, tag = "7")]
+    start_ns: u64,
     #[prost(message, repeated, tag = "9")]
     attributes: Vec<Attribute>,
+    #[prost(message, optional, tag = "15")]
+    status: Option<Ended>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Ended {
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(int32, tag = "3")]
+    code: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -118,58 +128,80 @@ impl tower::Service<http::Request<Body>> for Collector {
     }
 }
 
-/// A recovery of a shard whose only tablet does not answer, traced to that collector; what it came to.
-async fn recover(world: &World, endpoint: String) -> String {
-    let traces = Traces::to(&endpoint).unwrap();
-    let listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(traces.layer()));
-    let settings = settings(&world.etcd, &[]);
-    let hands = parts(&settings, world.topo.clone()).hands;
-    let wish = Planned {
-        new_primary: None,
-        avoid_primary: None,
-        expected_primary: None,
-        wait_replicas_timeout: Duration::from_secs(1),
-        tolerable_lag: None,
-        allow_cross_cell: true,
-        mode: Mode::Graceful,
-    };
-    let span = traces::recovery(&shard(), "ClusterHasNoPrimary", "elect the first primary", None);
-    let outcome = hands.planned(&shard(), wish).instrument(span.clone()).await;
-    let error = outcome.result.unwrap_err().to_string();
-    traces::ended(&span, "failed", Some(&error));
-    drop((span, listening));
-    let began = Instant::now();
-    traces.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    error
+/// Serves the collector at that port until it is dropped.
+async fn serve(collector: &Collector, port: u16) -> JoinSet<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let taking = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let (server, mut serving) = (tonic::transport::Server::builder().add_service(collector.clone()), JoinSet::new());
+    serving.spawn(async move { server.serve_with_incoming(taking).await.unwrap() });
+    serving
+}
+
+/// A span with all that lies beneath it, each level in order of time: `name(child child)`.
+fn tree(all: &[Span], of: &Span) -> String {
+    let mut children: Vec<&Span> = all.iter().filter(|span| span.parent_span_id == of.span_id).collect();
+    assert!(children.iter().all(|child| child.trace_id == of.trace_id), "{all:?}");
+    children.sort_by_key(|child| child.start_ns);
+    let names: Vec<String> = children.into_iter().map(|child| tree(all, child)).collect();
+    if names.is_empty() { of.name.clone() } else { format!("{}({})", of.name, names.join(" ")) }
+}
+
+impl Collector {
+    /// Waits until it has a span without parent of which this is so.
+    async fn root(&self, what: &str, is_so: impl Fn(&Span) -> bool) -> (Span, String) {
+        eventually(what, SOON, async || {
+            let all = self.0.lock().unwrap().clone();
+            let found = all.iter().find(|span| span.parent_span_id.is_empty() && is_so(span));
+            found.map(|span| (span.clone(), tree(&all, span))).ok_or_else(|| format!("{all:?}"))
+        })
+        .await
+        .unwrap()
+    }
 }
 
 #[tokio::test]
-async fn a_collector_gets_a_recovery_with_its_steps_and_one_that_is_away_changes_nothing() {
-    let (collector, mut serving) = (Collector::default(), JoinSet::new());
-    let world = World::start().await;
-    // A port where nobody listens.
-    world.record(tablet("zone1-101", TabletType::Replica, 1)).await;
-    let nobody = free_port().unwrap();
-    let without = recover(&world, format!("http://127.0.0.1:{nobody}")).await;
+async fn a_collector_gets_what_an_elector_does_step_by_step_and_one_that_is_away_changes_nothing() {
+    let (collector, port) = (Collector::default(), free_port().unwrap());
+    let mut shape = automatic();
+    shape.elector_flags.push(format!("--otlp-endpoint=http://127.0.0.1:{port}"));
+    let mut story = Story::begin(shape).await;
+    let fault = Fault::MysqldKilled;
+    let lose = async |story: &mut Story| {
+        let change = story.see_primary_lost(fault).await;
+        story.come_back(&change, fault).await;
+        let gap = write_gap(&story.writers.acks(), &change).unwrap();
+        assert!(gap < Duration::from_secs(5), "{gap:?}");
+        change
+    };
+    lose(&mut story).await;
+    assert!(collector.0.lock().unwrap().is_empty(), "nobody listens yet");
+    let _serving = serve(&collector, port).await;
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let taking = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let server = tonic::transport::Server::builder().add_service(collector.clone());
-    serving.spawn(async move { server.serve_with_incoming(taking).await.unwrap() });
-    assert_eq!(recover(&world, endpoint).await, without);
-
-    let all = collector.0.lock().unwrap().clone();
-    let recovery = all.iter().find(|span| span.attributes().contains_key("code")).unwrap_or_else(|| panic!("{all:?}"));
+    let change = lose(&mut story).await;
+    let is_failover = |span: &Span| span.attributes().get("code") == Some(&"DeadPrimary");
+    let (recovery, steps) = collector.root("the failover", is_failover).await;
+    assert_eq!(steps, "emergency reparent(emergency(lock survey stop apply promote follow finish))");
     let facts = recovery.attributes();
-    assert_eq!((facts["keyspace"], facts["shard"], facts["outcome"]), ("commerce", "0", "failed"), "{recovery:?}");
-    assert!(recovery.parent_span_id.is_empty() && recovery.name == "elect the first primary", "{recovery:?}");
-    let children = |of: &Span| -> Vec<Span> { all.iter().filter(|span| span.parent_span_id == of.span_id).cloned().collect() };
-    let operations = children(recovery);
-    assert_eq!(operations.len(), 1, "{all:?}");
-    assert_eq!((operations[0].name.as_str(), operations[0].attributes()["shard"]), ("planned", "0"));
-    let steps: Vec<String> = children(&operations[0]).into_iter().map(|step| step.name).collect();
-    assert_eq!(steps, ["lock", "not finished"]);
-    assert!(all.iter().all(|span| span.trace_id == recovery.trace_id));
+    assert_eq!((facts["keyspace"], facts["shard"], facts["outcome"]), (KEYSPACE, SHARD, "done"), "{recovery:?}");
+    assert!(
+        facts["tablet"] == change.from.to_string() && recovery.status.as_ref().is_none_or(|status| status.code == 0),
+        "{recovery:?}"
+    );
+
+    let (from, to) = (story.primary.clone(), story.test.after(&story.primary));
+    let change = story.test.move_to(&from, &to).await;
+    (story.primary, _) = (to, story.moves.push(change));
+    let of = |name: &'static str, outcome: &'static str| {
+        move |span: &Span| span.name == name && span.attributes().get("outcome") == Some(&outcome)
+    };
+    let (_, steps) = collector.root("a person's reparent", of("planned", "done")).await;
+    assert_eq!(steps, "planned(lock survey catch-up demote apply promote follow finish)");
+
+    story.test.reparent(&"zone1-999".parse().unwrap()).await.unwrap_err();
+    story.test.announce("zone1-0000000999");
+    let failed = |span: &Span| span.name == "planned" && span.status.as_ref().is_some_and(|status| status.code == ERROR);
+    let (refused, steps) = collector.root("a reparent that failed", failed).await;
+    assert_eq!(steps, "planned(lock not finished)");
+    assert!(refused.status.unwrap().message.contains("zone1-0000000999"));
+    story.end().await;
 }

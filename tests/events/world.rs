@@ -194,13 +194,14 @@ pub struct Script {
 impl Script {
     pub fn failing(is_passing: bool) -> Arc<Self> {
         let script = Self::default();
-        *script.fails.lock().unwrap() = Some(Failure {
-            reason: "status_5xx",
-            text: "http://pager: it answered 500".to_owned(),
-            is_passing,
-            retry_after: None,
-        });
+        script.refuse(is_passing);
         Arc::new(script)
+    }
+
+    /// Answers 500 from now on.
+    pub fn refuse(&self, is_passing: bool) {
+        let text = "http://pager: it answered 500".to_owned();
+        *self.fails.lock().unwrap() = Some(Failure { reason: "status_5xx", text, is_passing, retry_after: None });
     }
 
     /// Does that whenever it has taken something, before it says so.

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
+use etcd_client::GetOptions;
 use fleet::{CELL, Fleet};
 use page::Page;
 use tokio::{net::TcpListener, time::sleep};
@@ -29,6 +30,8 @@ use vtelector::{
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Whoever is not recovered by then is reported as such.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// What electors do after promotions, and tell of, takes that long.
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
@@ -58,6 +61,22 @@ fn start_elector(etcd: &str, http_port: u16, log: &Path) -> Process {
         args.extend([flag.to_owned(), value].into_iter().filter(|part| !part.is_empty()));
     }
     Process::start("elector", Path::new("/bin/sh"), &args, &[], log).unwrap()
+}
+
+/// The log of events at one moment.
+struct Logged {
+    at: Clock,
+    writes: i64,
+    bytes: usize,
+}
+
+impl Logged {
+    /// Prints what was written since.
+    fn show(&self, what: &str, now: &Self) {
+        let (writes, bytes, took) = (now.writes - self.writes, now.bytes - self.bytes, now.at - self.at);
+        let rate = writes as f64 / took.as_secs_f64();
+        println!("events, {what:<10}{writes} writes, {rate:.1} a second; {bytes} bytes");
+    }
 }
 
 struct Watched {
@@ -108,6 +127,17 @@ impl Watched {
         answer.header().unwrap().revision()
     }
 
+    /// What stands in the log of events: one write is one key, and none of them leaves it while this runs.
+    async fn logged(&self) -> Logged {
+        let all = GetOptions::new().with_prefix();
+        let answer = self.etcd.client().await.unwrap().get("/vtelector/events/log/", Some(all)).await.unwrap();
+        Logged {
+            at: Clock::now(),
+            writes: answer.count(),
+            bytes: answer.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum(),
+        }
+    }
+
     /// Waits until every tablet was asked twice.
     async fn complete(&self, tablets: usize) -> Duration {
         let began = Clock::now();
@@ -123,6 +153,7 @@ impl Watched {
     /// What it costs to watch everybody while nothing happens.
     async fn rest(&self, seconds: u64) {
         let usage = || self.electors.iter().map(|elector| elector.usage().unwrap()).collect::<Vec<_>>();
+        let logged = self.logged().await;
         let (before, page, began) = (usage(), self.page().await.unwrap(), Clock::now());
         sleep(Duration::from_secs(seconds)).await;
         let (after, page_then, took) = (usage(), self.page().await.unwrap(), began.elapsed());
@@ -136,6 +167,7 @@ impl Watched {
         println!("emergencies       {:.1} a second", rate("vtelector_emergency_rereads_total"));
         let age = |percent| page_then.quantile(&page, "vtelector_evidence_age_seconds", percent);
         println!("evidence age      p50 {} s   p99 {} s", age(0.5), age(0.99));
+        logged.show("at rest", &self.logged().await);
     }
 
     /// Kills the primaries of these shards at once; how long each was without one, and how many still are.
@@ -183,10 +215,13 @@ async fn measure_fleet() {
     watched.rest(seconds as u64).await;
     show("one killed", &watched.kill(0..1).await);
     let many = number("FLEET_KILLED", 300).min(watched.fleet.len() / 3);
-    let revision = watched.revision().await;
+    let (revision, logged) = (watched.revision().await, watched.logged().await);
     let result = watched.kill(1..1 + many).await;
     show("killed at once", &result);
     println!("changes in etcd   {} for each, the tablets' own included", (watched.revision().await - revision) / many as i64);
+    // What comes after the promotions, and the last batch.
+    sleep(AFTERWARDS).await;
+    logged.show("killed", &watched.logged().await);
     let (memory, _) = watched.electors[0].usage().unwrap();
     println!("memory after it   {} MB", memory >> 20);
     assert_eq!(result.1, 0, "some shards have no primary");

@@ -74,10 +74,11 @@ impl House {
     /// A server whose flags name files of its folder as `@name`; `files` are written first. The authority's are always there: `ca`, `cert`,
     /// `key`.
     pub async fn start(files: &[(&str, &str)], flags: &str) -> Self {
-        Self::with_limits(files, flags, Limits::default()).await
+        Self::with_limits(files, flags, |limits| limits).await
     }
 
-    pub async fn with_limits(files: &[(&str, &str)], flags: &str, limits: Limits) -> Self {
+    /// The same with limits for which there are no flags.
+    pub async fn with_limits(files: &[(&str, &str)], flags: &str, change: impl FnOnce(Limits) -> Limits) -> Self {
         let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
         let (cert, key) = authority.sign("server");
         for (name, content) in files.iter().copied().chain([("ca", &*authority.pem()), ("cert", &cert), ("key", &key)]) {
@@ -92,6 +93,7 @@ impl House {
         topo.create_keyspace("commerce", &Keyspace::default()).await.unwrap();
         topo.create_shard(&shard(), LOCK_TIMEOUT).await.unwrap();
         let settings = settings(&etcd, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let limits = change(Limits::from(&settings.limits));
         let server = Server::start(&settings, parts(&settings, topo), limits).await.unwrap();
         Self { server, folder, authority, etcd }
     }

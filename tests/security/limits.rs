@@ -21,8 +21,8 @@ use crate::house::{House, SOON, read, send};
 const POST: &str =
     "POST /api/v1/recoveries HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
 
-fn impatient() -> Limits {
-    Limits { headers_wait: Duration::from_secs(1), body_wait: Duration::from_secs(1), ..Limits::default() }
+fn impatient(limits: Limits) -> Limits {
+    Limits { headers_wait: Duration::from_secs(1), body_wait: Duration::from_secs(1), ..limits }
 }
 
 #[tokio::test]
@@ -46,8 +46,28 @@ async fn what_is_too_large_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn how_large_a_message_may_be_is_a_setting() {
+    let house = House::start(&[], "--grpc-max-message-size=20971520").await;
+    let mut client = VtctldClient::new(house.plain());
+    let refused = client.get_keyspace(GetKeyspaceRequest { keyspace: "x".repeat(21 << 20) }).await.unwrap_err();
+    assert!(refused.code() == Code::OutOfRange && refused.message().contains("20971520"), "{refused}");
+    let taken = client.get_keyspace(GetKeyspaceRequest { keyspace: "x".repeat(17 << 20) }).await.unwrap_err();
+    assert_eq!(taken.code(), Code::InvalidArgument, "it was read: {taken}");
+}
+
+#[tokio::test]
+async fn connections_of_all_addresses_together_are_bounded() {
+    let house = House::start(&[], "--client-connections-max=2").await;
+    let _held = [TcpStream::connect(house.server.http).await.unwrap(), TcpStream::connect(house.server.http).await.unwrap()];
+    let mut answer = Vec::new();
+    let mut refused = TcpStream::connect(house.server.http).await.unwrap();
+    timeout(SOON, refused.read_to_end(&mut answer)).await.expect("closed at once").ok();
+    assert!(String::from_utf8_lossy(&answer).contains("too many connections"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn who_is_too_slow_is_cut_off_and_holds_up_nobody() {
-    let house = House::with_limits(&[], "", impatient()).await;
+    let house = House::with_limits(&[], "", impatient).await;
     let begun = async |text: &str| {
         let mut stream = TcpStream::connect(house.server.http).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -65,7 +85,7 @@ async fn who_is_too_slow_is_cut_off_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn one_address_does_not_take_every_connection() {
-    let house = House::with_limits(&[], "", Limits { connections_of_address: 3, ..Limits::default() }).await;
+    let house = House::start(&[], "--client-connections-per-address=3").await;
     for (address, words) in [(house.server.http, "HTTP/1.1 503"), (house.server.grpc, "too many connections")] {
         let mut held = Vec::new();
         for _ in 0..3 {

@@ -12,6 +12,7 @@ mod fake;
 mod house;
 mod limits;
 mod local;
+mod mutual;
 mod mysql;
 mod rotation;
 mod secrets;

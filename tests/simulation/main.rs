@@ -27,6 +27,7 @@ mod mysqld;
 mod net;
 mod pairs;
 mod person;
+mod receivers;
 mod record;
 mod remote;
 mod scenario;

@@ -38,7 +38,7 @@ use super::{
     reload::InForce,
 };
 use crate::{
-    config::Settings,
+    config::{LimitSettings, Settings},
     ledger::{Commands, Ledger},
     metrics::Metrics,
     pb,
@@ -76,6 +76,8 @@ pub struct Limits {
     pub connections: usize,
     /// Those of one client address.
     pub connections_of_address: usize,
+    /// Bytes of one message over gRPC, also of an answer of another elector.
+    pub message_bytes: usize,
     /// How long the headers of an HTTP request may take, and how long a connection may be idle.
     pub headers_wait: Duration,
     /// How long the body of an HTTP request may take.
@@ -89,10 +91,18 @@ impl Default for Limits {
             reparents: 64,
             connections: 1024,
             connections_of_address: 256,
+            message_bytes: 16 << 20,
             headers_wait: Duration::from_secs(30),
             body_wait: Duration::from_secs(10),
             reader_takes_within: Duration::from_secs(30),
         }
+    }
+}
+
+impl From<&LimitSettings> for Limits {
+    fn from(settings: &LimitSettings) -> Self {
+        let LimitSettings { message_bytes, connections, connections_of_address } = *settings;
+        Self { message_bytes, connections, connections_of_address, ..Self::default() }
     }
 }
 

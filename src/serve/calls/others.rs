@@ -16,7 +16,7 @@ use crate::{
         DecisionsRequest, DecisionsResponse, ErrantGtidsRequest, ErrantGtidsResponse, ProblemsRequest, ProblemsResponse,
         ShardsRequest, ShardsResponse, SilentElector, TabletsRequest, TabletsResponse,
     },
-    peers::{Elector, GrpcAsk, Ownership, Peers, Question},
+    peers::{Elector, GrpcAsk, Ownership, Peers, Question, why},
     recover::board::Filter,
     topo::ShardId,
 };
@@ -173,13 +173,6 @@ fn unanswered(shard: &ShardId, failures: &[(String, Status)]) -> Refusal {
     // An answer that it refused is as good as ours; one that was lost is not.
     let is_refusal = matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted);
     Refusal::new(if is_refusal { status.code() } else { Code::Unavailable }, message)
-}
-
-fn why(status: &Status) -> String {
-    match status.message() {
-        "" => format!("{:?}", status.code()),
-        words => format!("{:?}: {words}", status.code()),
-    }
 }
 
 impl<A> Heard<A> {

@@ -9,7 +9,7 @@ use super::{
     state::LogState,
     stored::{self, Dropped},
 };
-use crate::topo::KvError;
+use crate::topo::{KvError, Version};
 
 /// How long an event is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -31,13 +31,19 @@ pub struct Plan {
     pub batches: Vec<String>,
     /// The note.
     pub dropped: Dropped,
+    /// Cursors of receivers that are gone, as they were seen.
+    pub cursors: Vec<(String, Version)>,
 }
 
 /// What is to be deleted now.
 pub fn plan(state: &LogState, now: SystemTime, events_max: usize, bytes_max: usize) -> Plan {
-    let now_s = i64::try_from(stored::ms_of(now) / 1000).unwrap_or(i64::MAX);
+    let since_1970_s = stored::ms_of(now) / 1000;
+    let now_s = i64::try_from(since_1970_s).unwrap_or(i64::MAX);
     let (mut events, mut bytes) = state.size();
-    let mut plan = Plan { dropped: state.dropped().1, ..Plan::default() };
+    // Nothing that such a receiver has yet to take is in the log any more.
+    let cursors = state.left_since(since_1970_s.saturating_sub(KEPT_FOR.as_secs())).take(DELETED_MAX);
+    let cursors = cursors.map(|(name, version)| (name.to_owned(), version)).collect();
+    let mut plan = Plan { dropped: state.dropped().1, cursors, ..Plan::default() };
     for (name, last, count, at_s, size) in state.oldest().take(DELETED_MAX) {
         let too_many = events > events_max || bytes > bytes_max;
         let too_old = now_s.saturating_sub(at_s) > KEPT_FOR.as_secs() as i64;
@@ -68,11 +74,15 @@ pub async fn run(log: &Inner) {
             }
             (plan(&state, log.clock.now().wall, EVENTS_MAX, BYTES_MAX), state.dropped().0)
         };
-        if plan.batches.is_empty() {
+        if plan.batches.is_empty() && plan.cursors.is_empty() {
             continue;
         }
         match prune(log, &plan, version).await {
-            Ok(true) => tracing::info!(keys = plan.batches.len(), dropped = plan.dropped.count, "pruned the log of events"),
+            Ok(true) => {
+                let gone: Vec<&str> = plan.cursors.iter().map(|(name, _)| name.as_str()).collect();
+                let (keys, dropped, receivers) = (plan.batches.len(), plan.dropped.count, gone.join(" "));
+                tracing::info!(keys, dropped, receivers, "pruned the log of events, and what receivers had taken that are gone");
+            }
             Ok(false) => {}
             // The next look tries again; nothing depends on it.
             Err(error) => tracing::info!(%error, "the log of events was not pruned"),
@@ -94,6 +104,16 @@ async fn prune(log: &Inner, plan: &Plan, dropped_version: i64) -> Result<bool, K
 }
 
 async fn delete(log: &Inner, plan: &Plan, dropped_version: i64) -> Result<(), KvError> {
+    for (receiver, version) in &plan.cursors {
+        match log.kv.delete(&log.keys.cursor(receiver), Some(*version)).await {
+            // It is back.
+            Err(KvError::BadVersion { .. }) => {}
+            other => _ = other?,
+        }
+    }
+    if plan.batches.is_empty() {
+        return Ok(());
+    }
     // The note comes first: whoever reads from an old number learns of the gap before it is there.
     let (key, value) = (log.keys.dropped(), stored::encode(&plan.dropped));
     let noted = match dropped_version {

@@ -32,7 +32,7 @@ pub struct LogState {
     bytes: usize,
     /// Problems that were opened and not closed, with whoever opened them; nobody, where that elector has left the shard.
     open: BTreeMap<ShardId, BTreeMap<ProblemKey, String>>,
-    cursors: BTreeMap<String, Cursor>,
+    cursors: BTreeMap<String, (Version, Cursor)>,
     deliverers: BTreeMap<String, String>,
     dropped: (Version, Dropped),
     newest: u64,
@@ -90,7 +90,7 @@ impl LogState {
             Key::Cursor(name) => {
                 // One that means nothing is as if it was not there: it is begun anew.
                 if let Ok(cursor) = serde_json::from_slice(&entry.value) {
-                    self.cursors.insert(name.to_owned(), cursor);
+                    self.cursors.insert(name.to_owned(), (entry.version, cursor));
                 }
             }
             Key::Deliverer(name) => {
@@ -231,7 +231,16 @@ impl LogState {
 
     /// What a receiver has taken, as last written down.
     pub fn cursor(&self, receiver: &str) -> Option<&Cursor> {
-        self.cursors.get(receiver)
+        self.cursors.get(receiver).map(|(_, cursor)| cursor)
+    }
+
+    /// Receivers to whom nobody delivers, and whose cursor was last written before that second: each with its version.
+    pub fn left_since(&self, at_s: u64) -> impl Iterator<Item = (&str, Version)> {
+        let left = self.cursors.iter().filter(move |(name, (_, cursor))| {
+            // A cursor without a time is of a release that wrote none.
+            (1..at_s).contains(&cursor.at_s) && !self.deliverers.contains_key(*name)
+        });
+        left.map(|(name, (version, _))| (name.as_str(), *version))
     }
 
     /// Who delivers to a receiver.

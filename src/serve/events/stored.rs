@@ -98,6 +98,9 @@ pub struct Cursor {
     /// The last of them.
     #[serde(default)]
     pub error: String,
+    /// When this was written, in seconds since 1970: one that nobody renews belongs to no receiver any more.
+    #[serde(default)]
+    pub at_s: u64,
 }
 
 /// What is no longer in the log.

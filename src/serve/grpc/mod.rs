@@ -18,9 +18,6 @@ use super::{
 };
 use crate::pb::{self, vtctlservice::vtctld_server::VtctldServer, vtelector::elector_server::ElectorServer};
 
-/// Largest message either way; Vitess's default.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
-
 /// Pings of an idle connection and the wait for their answer; Vitess's defaults.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -30,11 +27,12 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// Largest list of headers of a request.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Answers until `closing`, then lets open calls end.
+/// Answers until `closing`, then lets open calls end. `message_bytes` is the largest message either way.
 pub fn serve(
     gate: Gate,
     door: Arc<Door>,
     context: Arc<Context>,
+    message_bytes: usize,
     closing: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send, ServeError> {
     let v1 = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS).build_v1()?;
@@ -42,11 +40,11 @@ pub fn serve(
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS).build_v1alpha()?;
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let vtctld = VtctldServer::new(vtctld::Vtctld::new(context.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(message_bytes)
+        .max_encoding_message_size(message_bytes);
     let elector = ElectorServer::new(elector::Elector::new(context.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(message_bytes)
+        .max_encoding_message_size(message_bytes);
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

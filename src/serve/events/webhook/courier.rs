@@ -37,6 +37,8 @@ const PAGE_MAX: usize = 16;
 const WRITE_DOWN_EVERY: Duration = Duration::from_secs(1);
 /// The same for a failure that goes on.
 const WRITE_FAILURE_EVERY: Duration = Duration::from_secs(60);
+/// How often where it stands is written down anew while nothing happens: what nobody renews for days is pruned.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
 /// How often metrics are brought up to date while nothing happens.
 const MEASURE_EVERY: Duration = Duration::from_secs(15);
 /// At the end, how long it may take to write down what was taken.
@@ -211,6 +213,7 @@ impl Courier {
             if !events.is_empty() {
                 continue;
             }
+            round.is_dirty |= self.now_s().saturating_sub(round.cursor.at_s) >= RENEW_EVERY.as_secs();
             let write_at = round.written_at.map_or_else(Instant::now, |at| at + WRITE_DOWN_EVERY);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return Lost },
@@ -269,7 +272,7 @@ impl Courier {
     }
 
     fn taken(&self, round: &mut Round, sequence: u64) {
-        round.cursor = Cursor { sequence, ..Cursor::default() };
+        round.cursor = Cursor { sequence, at_s: round.cursor.at_s, ..Cursor::default() };
         round.is_dirty = true;
         self.log.inner.stands_at(&self.receiver.name, sequence, &self.receiver.wanted);
     }
@@ -349,9 +352,10 @@ impl Courier {
         let (inner, name) = (&self.log.inner, &self.receiver.name);
         let (guard, key) = (inner.keys.deliverer(name), inner.keys.cursor(name));
         round.written_at = Some(Instant::now());
-        match inner.kv.put_guarded((&guard, round.version), &key, stored::encode(&round.cursor)).await {
+        let cursor = Cursor { at_s: self.now_s(), ..round.cursor.clone() };
+        match inner.kv.put_guarded((&guard, round.version), &key, stored::encode(&cursor)).await {
             Ok(Some(_)) => {
-                round.is_dirty = false;
+                (round.is_dirty, round.cursor.at_s) = (false, cursor.at_s);
                 Ok(())
             }
             Ok(None) => Err(Lost),
@@ -363,10 +367,14 @@ impl Courier {
         }
     }
 
+    fn now_s(&self) -> u64 {
+        stored::ms_of(self.log.inner.clock.now().wall) / 1000
+    }
+
     fn measure(&self, round: &Round) {
         let (inner, name) = (&self.log.inner, &self.receiver.name);
         let pending = inner.state().pending(round.cursor.sequence, &self.receiver.wanted);
-        let now_s = inner.clock.now().wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now_s = stored::ms_of(inner.clock.now().wall) as f64 / 1000.0;
         let lag_s = pending.oldest_s.map_or(0.0, |oldest_s| (now_s - oldest_s as f64).max(0.0));
         inner.metrics.pending(name, pending.count, lag_s);
     }
