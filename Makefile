@@ -6,9 +6,6 @@ TOOLS := target/tools/bin
 DENY  := target/tools/cargo/bin/cargo-deny
 DENY_VERSION := 0.20.2
 
-# A fleet of 10,000 simulated tablets wants as many sockets: more than most machines allow, which only root may raise.
-FILES := ulimit -n 100000 2>/dev/null || ulimit -n "$$(ulimit -Hn)";
-
 # mysqld and etcd from PATH come first; those that were unpacked stand in where there are none.
 WITH_TOOLS := PATH="$$PWD/$(TOOLS):$$PATH"
 
@@ -81,10 +78,10 @@ docs: ## write the generated parts of docs/ anew
 	WRITE_DOCS=1 cargo test --test ops --test api generated
 
 measure-page: tools ## the page of 3,333 shards: time to make it, cost of 100 open pages; SCREENSHOTS=1 keeps one red shard among them
-	$(FILES) $(WITH_TOOLS) cargo test --release --test page -- --ignored --nocapture measure_page
+	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test page -- --ignored --nocapture measure_page
 
 screenshots: tools ## the page in its main states, below docs/screenshots
 	SCREENSHOTS=1 $(WITH_TOOLS) cargo test --test page
 
 measure-fleet: tools ## electors over a simulated fleet, FLEET_TABLETS=10000, watched by FLEET_ELECTORS=1: CPU, memory, age of evidence, primaries killed at once
-	$(FILES) $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet
+	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test fleet -- --ignored --nocapture measure_fleet

@@ -1,6 +1,6 @@
 //! An elector that watches some simulated shards.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
 use etcd_client::{Client, Txn, TxnOp};
@@ -62,15 +62,11 @@ impl World {
 
     pub async fn with_flags(shards: usize, flags: &[&str]) -> Self {
         let etcd = Etcd::start().await;
-        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let fleet = Fleet::declare(shards, port, etcd.topo().await, &etcd.address).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(wire::serve(fleet.clone(), listener));
+        let (fleet, wire) = simulated(shards, &etcd).await;
         let settings = settings(&etcd, flags);
         let parts = parts(&settings, fleet.topo.clone(), "elector-1:15999");
         let server = Server::start(&settings, parts, Limits::default()).await.unwrap();
-        Self { server, fleet, etcd, proof: String::new(), _wire: tasks }
+        Self { server, fleet, etcd, proof: String::new(), _wire: wire }
     }
 
     /// One more elector of the same region.
@@ -108,14 +104,7 @@ impl World {
     }
 
     pub async fn ask(&self, line: &str, headers: &str, body: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.server.http).await.unwrap();
-        let (host, length) = (self.server.http, body.len());
-        let request = format!("{line}\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        // A server that has refused a body may close before all of it was sent or read.
-        let _sent = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _read = stream.read_to_end(&mut answer).await;
-        Answer::read(&answer)
+        ask(self.server.http, line, headers, body).await.unwrap()
     }
 
     /// Declares so many shards with a primary each in a keyspace that this elector does not look after.
@@ -137,10 +126,36 @@ impl World {
 
     /// The primary's mysqld of that shard is gone.
     pub fn kill_primary(&self, shard: usize) {
-        let mut shard = self.fleet.shard(shard);
-        let primary = shard.primary();
-        shard.kill(primary);
+        kill_primary(&self.fleet, shard);
     }
+}
+
+pub fn kill_primary(fleet: &Fleet, shard: usize) {
+    let mut shard = fleet.shard(shard);
+    let primary = shard.primary();
+    shard.kill(primary);
+}
+
+/// So many shards of simulated tablets, declared.
+pub async fn simulated(shards: usize, etcd: &Etcd) -> (Arc<Fleet>, JoinSet<()>) {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fleet = Fleet::declare(shards, port, etcd.topo().await, &etcd.address).await;
+    let mut wire = JoinSet::new();
+    wire.spawn(wire::serve(fleet.clone(), listener));
+    (fleet, wire)
+}
+
+/// Sends a question over a connection of its own.
+pub async fn ask(server: SocketAddr, line: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = body.len();
+    let request = format!("{line}\r\nHost: {server}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    // A server that has refused a body may close before all of it was sent or read.
+    let _sent = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _read = stream.read_to_end(&mut answer).await;
+    Ok(Answer::read(&answer))
 }
 
 fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
@@ -161,14 +176,19 @@ fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
     ]
 }
 
-fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
+/// How an elector is started that only looks; the last word says its port for HTTP.
+pub fn words(etcd: &Etcd, more: &[&str], http_port: u16) -> Vec<String> {
     let line = format!(
-        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --cell={CELL} --allow-recovery=false --port=0 \
+        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --cell={CELL} --allow-recovery=false \
          --grpc-port=0 --bind-address=127.0.0.1 --grpc-bind-address=127.0.0.1 --lock-timeout=5s --remote-operation-timeout=5s",
         etcd.address
     );
-    let line = Line::try_parse_from(line.split_whitespace().chain(more.iter().copied())).unwrap();
-    Settings::try_from(&line.serve).unwrap()
+    let words = line.split_whitespace().chain(more.iter().copied()).map(str::to_owned);
+    words.chain([format!("--port={http_port}")]).collect()
+}
+
+fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
+    Settings::try_from(&Line::try_parse_from(words(etcd, more, 0)).unwrap().serve).unwrap()
 }
 
 fn parts(settings: &Settings, topo: Topo, who: &str) -> Parts {
