@@ -86,7 +86,7 @@ async fn elsewhere(context: &Context, id: &ShardId, request: ExplainRequest) -> 
 async fn foretell(context: &Context, id: ShardId) -> Result<ReparentResponse, Refusal> {
     let request = EmergencyReparentShardRequest::default();
     let wish = wish::emergency(&request, Allowed::default(), context.wait_replicas_timeout)?;
-    let _permit = reparent::begin(context, &id).await?;
+    let _permit = reparent::preview(context, &id).await?;
     let outcome = context.hands.emergency_preview(&id, wish).await;
     Ok(elector::foretold(id, outcome))
 }
