@@ -50,7 +50,7 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         ("/maintenance?scope=shard:fleet/s00001", "maintenance", "Begin maintenance"),
         ("/recoveries", "", "Switch recoveries off"),
         ("/problems#DeadPrimary", "", "emergency reparent"),
-        ("/runbook", "", "Alerts that page"),
+        ("/runbook", "runbook", "Alerts that page"),
         ("/shards/fleet/s00001/reparent", "", "Which tablet shall be primary?"),
         ("/shards/fleet/s00001/acknowledge", "", "Allow another automatic promotion"),
     ] {

@@ -113,6 +113,9 @@ async fn measure_page() {
         took.push((began.elapsed(), page.len()));
     }
     took.sort();
+    // Also where tablets are asked as seldom as here.
+    let all = format!("{0} of {0} replicate", 2 * SHARDS);
+    assert!(world.page().await.unwrap().contains(&all), "{all}");
     println!("page of {SHARDS}      {} kB, made and sent in p50 {:?}, max {:?}", took[10].1 / 1000, took[10].0, took[19].0);
 
     let (alone, _) = world.used_within(MEASURED).await;

@@ -416,15 +416,22 @@ async fn a_shard_that_is_locked_is_waited_for_but_not_by_a_dry_run() {
 }
 
 #[tokio::test]
-async fn one_too_many_is_refused_dry_runs_too() {
-    let mut world = World::with_limits(Limits { requests: 8, reparents: 0, ..Limits::default() }).await;
-    let mut elector = elector(&world).await;
-    refused(world.client.emergency_reparent_shard(emergency()).await, Code::ResourceExhausted, &["reparents"]);
-    for dry_run in [false, true] {
-        let request = EmergencyReparentRequest { dry_run, ..own(emergency()) };
-        refused(elector.emergency_reparent(request).await, Code::ResourceExhausted, &["reparents"]);
+async fn one_too_many_is_refused_and_dry_runs_take_no_place_of_a_reparent() {
+    for (reparents, previews, words) in [(0, 1, "reparents are running"), (1, 0, "dry runs")] {
+        let mut world = World::with_limits(Limits { requests: 8, reparents, previews, ..Limits::default() }).await;
+        let mut elector = elector(&world).await;
+        for (dry_run, has_room) in [(false, reparents > 0), (true, previews > 0)] {
+            let answer = elector.emergency_reparent(EmergencyReparentRequest { dry_run, ..own(emergency()) }).await;
+            match has_room {
+                true => assert_ne!(answer.err().map(|status| status.code()), Some(Code::ResourceExhausted)),
+                false => refused(answer, Code::ResourceExhausted, &[words]),
+            }
+        }
+        if reparents == 0 {
+            refused(world.client.emergency_reparent_shard(emergency()).await, Code::ResourceExhausted, &[words]);
+            let page = world.metrics().await;
+            let line = r#"vtelector_grpc_requests_total{code="ResourceExhausted",method="EmergencyReparent"} 1"#;
+            assert!(page.contains(line) && counted(&world).await.is_empty(), "{page}");
+        }
     }
-    let page = world.metrics().await;
-    let line = r#"vtelector_grpc_requests_total{code="ResourceExhausted",method="EmergencyReparent"} 2"#;
-    assert!(page.contains(line) && counted(&world).await.is_empty(), "{page}");
 }

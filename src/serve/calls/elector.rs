@@ -18,7 +18,7 @@ pub async fn planned(context: &Context, caller: &Caller, asked: PlannedReparentR
         let work = async { done(id.clone(), reparent::planned(context, &id, wish).await?) };
         return recorded(context, caller, "PlannedReparent", &asked, work).await;
     }
-    let _permit = reparent::begin(context, &id).await?;
+    let _permit = reparent::preview(context, &id).await?;
     let outcome = context.hands.planned_preview(&id, wish?).await;
     Ok(foretold(id, outcome))
 }
@@ -33,7 +33,7 @@ pub async fn emergency(context: &Context, caller: &Caller, asked: EmergencyRepar
         let work = async { done(id.clone(), reparent::emergency(context, &id, wish).await?) };
         return recorded(context, caller, "EmergencyReparent", &asked, work).await;
     }
-    let _permit = reparent::begin(context, &id).await?;
+    let _permit = reparent::preview(context, &id).await?;
     let outcome = context.hands.emergency_preview(&id, wish?).await;
     Ok(foretold(id, outcome))
 }

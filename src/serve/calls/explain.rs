@@ -39,7 +39,7 @@ pub async fn explain(context: &Context, request: ExplainRequest) -> Result<Expla
     let entry = context.board.snapshot(&filter).remove(&id);
     let rules = context.live.borrow().flap;
     let mut answer = ExplainResponse {
-        summary: Some(overview::summary(&view, entry.as_deref(), &state, now.wall, &context.hands.settings.who)),
+        summary: Some(overview::summary(context, &view, entry.as_deref(), &state, now.wall)),
         tablets: view.tablets.iter().map(|(alias, tablet)| states::state(&view, alias, tablet)).collect(),
         recoveries: state
             .history(now, |shard| *shard == id)
@@ -86,7 +86,7 @@ async fn elsewhere(context: &Context, id: &ShardId, request: ExplainRequest) -> 
 async fn foretell(context: &Context, id: ShardId) -> Result<ReparentResponse, Refusal> {
     let request = EmergencyReparentShardRequest::default();
     let wish = wish::emergency(&request, Allowed::default(), context.wait_replicas_timeout)?;
-    let _permit = reparent::begin(context, &id).await?;
+    let _permit = reparent::preview(context, &id).await?;
     let outcome = context.hands.emergency_preview(&id, wish).await;
     Ok(elector::foretold(id, outcome))
 }

@@ -70,6 +70,8 @@ pub struct Limits {
     pub requests: usize,
     /// Reparents, each of another shard: those of the same shard wait for its lock.
     pub reparents: usize,
+    /// Dry runs of reparents. Readers may ask for them, so they take no place of a reparent.
+    pub previews: usize,
     /// A reader of the log of events that takes none for so long is cut off.
     pub reader_takes_within: Duration,
     /// Connections to gRPC, and as many to HTTP; more are closed at once.
@@ -89,6 +91,7 @@ impl Default for Limits {
         Self {
             requests: 512,
             reparents: 64,
+            previews: 16,
             connections: 1024,
             connections_of_address: 256,
             message_bytes: 16 << 20,
@@ -144,6 +147,7 @@ pub struct Context {
     reparents_max: usize,
     reader_takes_within: Duration,
     reparent_permits: Arc<Semaphore>,
+    preview_permits: Arc<Semaphore>,
     /// Cancelled when this process is about to end.
     pub stopping: CancellationToken,
     board: Arc<Board>,
@@ -191,6 +195,7 @@ impl Context {
             reparents_max: limits.reparents,
             reader_takes_within: limits.reader_takes_within,
             reparent_permits: Arc::new(Semaphore::new(limits.reparents)),
+            preview_permits: Arc::new(Semaphore::new(limits.previews)),
             stopping,
             board: elector.board.clone(),
             ledger: elector.ledger.clone(),

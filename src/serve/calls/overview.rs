@@ -23,7 +23,7 @@ use crate::{
     topo::{ShardId, Snapshot, TabletAlias},
 };
 
-/// Evidence that is older tells nothing of what replicates now.
+/// Evidence that is older tells nothing of what replicates now, unless tablets are asked as seldom as that.
 const EVIDENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Shards with their primary, redundancy, problems and age of evidence: ours, those of the other electors, and as declared where nobody
@@ -88,22 +88,22 @@ pub fn mine(context: &Context, filter: &Filter) -> Vec<ShardSummary> {
     let (state, now) = (context.ledger.state(), context.ledger.now());
     let watched = context.senses.shards().borrow().clone();
     let views = watched.iter().filter(|shard| filter.wants(shard)).filter_map(|shard| context.senses.view(shard));
-    let me = &context.hands.settings.who;
-    views.map(|view| summary(&view, entries.get(&view.shard).map(|entry| &**entry), &state, now.wall, me)).collect()
+    views.map(|view| summary(context, &view, entries.get(&view.shard).map(|entry| &**entry), &state, now.wall)).collect()
 }
 
 /// One shard of this elector.
 pub fn summary(
+    context: &Context,
     view: &ShardView,
     entry: Option<&ShardEntry>,
     ledger: &LedgerState,
     now: std::time::SystemTime,
-    me: &str,
 ) -> ShardSummary {
     let primary = view.primary();
     let record = primary.and_then(|alias| view.tablets.get(alias)).map(|tablet| tablet.record.clone());
     let replicas = replicas(view, primary);
-    let linked = |alias: &&&TabletAlias| primary.is_some_and(|primary| view.link(alias, primary, EVIDENCE_MAX) == Link::Up);
+    let age_max = EVIDENCE_MAX.max(2 * context.instance_poll_time);
+    let linked = |alias: &&&TabletAlias| primary.is_some_and(|primary| view.link(alias, primary, age_max) == Link::Up);
     let problems = entry.map(|entry| entry.problems.as_slice()).unwrap_or_default();
     let ages: Option<Vec<u64>> = view.tablets.values().map(|tablet| Some(millis(tablet.status.as_ref()?.age))).collect();
     let in_maintenance = ledger.maintenance(&view.shard, None, now).is_some()
@@ -122,7 +122,7 @@ pub fn summary(
         worst: problems.first().map(|open| board::problem(&view.shard, &open.problem, Some(open.since))),
         blocked: entry.and_then(|entry| entry.decision.decision.blocked.as_ref()).map(board::blocked),
         evidence_age_ms: ages.and_then(|ages| ages.into_iter().max()),
-        elector: me.to_owned(),
+        elector: context.who().to_owned(),
         mine: true,
         in_maintenance,
     }

@@ -1,8 +1,8 @@
 //! Moving primaries: requests in vtctld's words, handed to the hands.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Request};
 
 use super::{Context, board::time, input, refusal::Refusal, wish};
@@ -100,13 +100,27 @@ pub async fn reparent_tablet(
 }
 
 /// What holds before any reparent: we are not stopping, not too many run, and the shard exists. One that does not is nowhere counted.
-pub async fn begin(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, Refusal> {
+async fn begin(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, Refusal> {
+    let too_many = || format!("{} reparents are running already; try again", context.reparents_max);
+    begun(context, id, &context.reparent_permits, too_many).await
+}
+
+/// What holds before any dry run.
+pub async fn preview(context: &Context, id: &ShardId) -> Result<OwnedSemaphorePermit, Refusal> {
+    begun(context, id, &context.preview_permits, || "as many dry runs of reparents are under way as may be; try again".to_owned())
+        .await
+}
+
+async fn begun(
+    context: &Context,
+    id: &ShardId,
+    permits: &Arc<Semaphore>,
+    too_many: impl Fn() -> String,
+) -> Result<OwnedSemaphorePermit, Refusal> {
     if context.stopping.is_cancelled() {
         return Err(Refusal::new(Code::Unavailable, "this vtelector is stopping; ask another, or again once it is back"));
     }
-    let permit = context.reparent_permits.clone().try_acquire_owned().map_err(|_| {
-        Refusal::new(Code::ResourceExhausted, format!("{} reparents are running already; try again", context.reparents_max))
-    })?;
+    let permit = permits.clone().try_acquire_owned().map_err(|_| Refusal::new(Code::ResourceExhausted, too_many()))?;
     match context.topo.shard(id).await {
         // The hands read it again under the lock; what is garbage then is a failed reparent of a shard that exists.
         Ok(_) | Err(TopoError::Garbage { .. }) => Ok(permit),

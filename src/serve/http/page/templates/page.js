@@ -66,10 +66,11 @@
   const follow = async () => {
     if (busy || away || !newest || document.hidden) return;
     busy = true;
+    const wanted = newest;
     try {
       const shown = versions(document);
-      const sameParts = newest.length === shown.length && newest.every(([id], at) => id === shown[at][0]);
-      const changed = newest.filter(([, version], at) => !sameParts || version !== shown[at][1]).map(([id]) => id);
+      const sameParts = wanted.length === shown.length && wanted.every(([id], at) => id === shown[at][0]);
+      const changed = wanted.filter(([, version], at) => !sameParts || version !== shown[at][1]).map(([id]) => id);
       if (changed.length > 0) {
         const fresh = await fetchParts(sameParts ? changed.join(",") : "*");
         if (sameParts) {
@@ -90,6 +91,8 @@
     } finally {
       busy = false;
     }
+    // What was told meanwhile does not wait for the next word.
+    if (newest !== wanted) follow();
   };
 
   const heard = (event) => {
@@ -109,4 +112,6 @@
   setInterval(() => { if (Date.now() - last > SILENT_MS) say(false, "Nothing heard since " + new Date(last).toISOString().slice(11, 19) + " UTC"); }, 5000);
   // A connection that is kept open must not outlive the page.
   addEventListener("pagehide", () => source.close());
+  // One that a browser has kept shows what was there when it was left.
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 })();
