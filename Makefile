@@ -77,7 +77,7 @@ measure-scrape: ## a scrape of 9,999 tablets: series, bytes, time
 docs: ## write the generated parts of docs/ anew
 	WRITE_DOCS=1 cargo test --test ops --test api generated
 
-measure-page: tools ## the page of 3,333 shards: time to make it, cost of 100 open pages
+measure-page: tools ## the page of 3,333 shards: time to make it, cost of 100 open pages; SCREENSHOTS=1 keeps one red shard among them
 	ulimit -n "$$(ulimit -Hn)" && $(WITH_TOOLS) cargo test --release --test page -- --ignored --nocapture measure_page
 
 screenshots: tools ## the page in its main states, below docs/screenshots

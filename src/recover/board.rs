@@ -133,10 +133,13 @@ pub enum Happened {
     LeftAlone,
 }
 
+/// An entry is shared with whoever has looked at it: looking at thousands of shards copies none.
+type Shards = BTreeMap<ShardId, Arc<ShardEntry>>;
+
 /// Everything on the board. Cheap to clone; all clones are the same board.
 #[derive(Debug, Clone)]
 pub struct Board {
-    shards: Arc<Mutex<BTreeMap<ShardId, ShardEntry>>>,
+    shards: Arc<Mutex<Shards>>,
     events: broadcast::Sender<Arc<Event>>,
 }
 
@@ -151,9 +154,9 @@ impl Board {
     pub fn publish(&self, report: ShardReport) {
         let (shard, at) = (report.shard.clone(), report.decision.at);
         let mut shards = self.lock();
-        let before = shards.remove(&shard);
+        let before = shards.remove(&shard).map(Arc::unwrap_or_clone);
         let (entry, news) = merge(before, report);
-        shards.insert(shard.clone(), entry);
+        shards.insert(shard.clone(), Arc::new(entry));
         // Under the lock, so that events come in the order in which the board changed.
         for what in news {
             self.tell(at, &shard, what);
@@ -174,7 +177,7 @@ impl Board {
     }
 
     /// The shards as they stand now.
-    pub fn snapshot(&self, filter: &Filter) -> BTreeMap<ShardId, ShardEntry> {
+    pub fn snapshot(&self, filter: &Filter) -> BTreeMap<ShardId, Arc<ShardEntry>> {
         let shards = self.lock();
         shards.iter().filter(|(shard, _)| filter.wants(shard)).map(|(shard, entry)| (shard.clone(), entry.clone())).collect()
     }
@@ -194,7 +197,7 @@ impl Board {
         let _ = self.events.send(Arc::new(Event { at, shard: shard.clone(), what }));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardEntry>> {
+    fn lock(&self) -> MutexGuard<'_, Shards> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -287,7 +290,7 @@ mod tests {
         ShardReport { shard: shard(), problems, decision }
     }
 
-    fn entry(board: &Board) -> ShardEntry {
+    fn entry(board: &Board) -> Arc<ShardEntry> {
         board.snapshot(&Filter::default()).remove(&shard()).unwrap()
     }
 

@@ -122,6 +122,14 @@ async fn whichever_elector_is_asked_tells_of_all_shards() {
             .await;
         assert_eq!(problems.shards as usize, SHARDS + 1);
         assert_eq!(problems.decisions.len(), SHARDS, "one for each shard that has problems");
+        let asked = DecisionsRequest::default();
+        let all = client(server).await.decisions(asked.clone()).await.unwrap().into_inner();
+        let of: BTreeSet<String> = all.decisions.iter().map(|found| found.keyspace.clone()).collect();
+        assert_eq!((of.len(), all.shards as usize, all.count as usize), (SHARDS + 1, SHARDS + 1, all.decisions.len()));
+        let own = DecisionsRequest { only_mine: true, ..asked };
+        let own = client(server).await.decisions(own).await.unwrap().into_inner();
+        let of: BTreeSet<String> = own.decisions.iter().map(|found| format!("{}/{}", found.keyspace, found.shard)).collect();
+        assert_eq!(of, mine);
     }
 }
 

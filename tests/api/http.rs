@@ -1,12 +1,16 @@
 //! A client of HTTP that hides nothing.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
+
+/// Nothing takes longer.
+const SOON: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]
@@ -55,6 +59,22 @@ pub async fn raw(address: SocketAddr, text: &str) -> Answer {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {text:.200}: {answer:?}"));
     let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() };
     Answer { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head: head.to_owned(), body }
+}
+
+/// The first event of a stream: the head of the answer, and the event's data.
+pub async fn first_event(address: SocketAddr, path: &str) -> (String, Value) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        let data = text.split_once("\ndata: ").and_then(|(_, rest)| Some(rest.split_once("\n\n")?.0.to_owned()));
+        if let Some(data) = data {
+            return (text.split_once("\r\n\r\n").unwrap().0.to_owned(), serde_json::from_str(&data).unwrap());
+        }
+        let read = timeout(SOON, stream.read_buf(&mut bytes)).await.unwrap_or_else(|_| panic!("no event at {path}")).unwrap();
+        assert!(read > 0, "no event at {path}: {}", String::from_utf8_lossy(&bytes));
+    }
 }
 
 fn unchunked(mut rest: &str) -> String {

@@ -11,8 +11,8 @@ use crate::{
     scene::Scene,
 };
 
-/// Calls that are no part of the API: electors ask the one of each other, and the other is a stream.
-const NOT_HERE: [&str; 2] = ["Observe", "WatchEvents"];
+/// What electors ask of each other is no part of the API.
+const NOT_HERE: &str = "Observe";
 
 fn committed() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
@@ -71,9 +71,33 @@ fn check(value: &Value, schema: &Value, document: &Value, place: &str) {
 }
 
 fn fits(answer: &Answer, operation: &Value, document: &Value, place: &str) {
-    let key = if answer.status == 200 { "200" } else { "default" };
     assert_eq!(answer.header("content-type"), "application/json", "{place}: {answer:?}");
-    check(&answer.json(), &operation["responses"][key]["content"]["application/json"]["schema"], document, place);
+    let described = &operation["responses"][answer.status.to_string()];
+    let described = match described["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}")),
+        None => described,
+    };
+    check(&answer.json(), &described["content"]["application/json"]["schema"], document, place);
+}
+
+/// A stream begins as described, and says what is wrong as everything else does.
+async fn streams(address: std::net::SocketAddr, path: &str, operation: &Value, document: &Value) {
+    let (head, event) = http::first_event(address, &format!("{path}?keyspace=commerce&shard=0&after_sequence=0")).await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+    check(&event, &operation["responses"]["200"]["content"]["text/event-stream"]["schema"], document, path);
+    let known: Vec<_> = operation["parameters"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(known, ["keyspace", "shard", "after_sequence", "Last-Event-ID"]);
+    for (query, header, status) in [
+        ("shard=0", "0", 400),
+        ("keyspaces=commerce", "0", 400),
+        ("after_sequence=soon", "0", 400),
+        ("keyspace=nowhere", "0", 404),
+        ("keyspace=commerce", "soon", 400),
+    ] {
+        let answer = http::ask(address, "GET", &format!("{path}?{query}"), &[("Last-Event-ID", header)], "").await;
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+        fits(&answer, operation, document, path);
+    }
 }
 
 #[tokio::test]
@@ -90,14 +114,18 @@ async fn every_path_and_method_of_the_document_is_answered_as_described() {
             for text in [&operation["summary"], &operation["description"]] {
                 assert!(text.as_str().is_some_and(|text| text.len() > 5), "{path} {method}: {text}");
             }
-            let answer = match method.as_str() {
-                "get" => http::get(address, &path).await,
-                // Without the fields that it needs nothing is done, and that is said.
-                _ => http::post(address, &path, "{}").await,
-            };
-            let expected: &[u16] = if method == "get" { &[200] } else { &[200, 400] };
-            assert!(expected.contains(&answer.status), "{method} {path}: {answer:?}");
-            fits(&answer, operation, &document, &path);
+            if operation["responses"]["200"]["content"]["text/event-stream"].is_object() {
+                streams(address, &path, operation, &document).await;
+            } else {
+                let answer = match method.as_str() {
+                    "get" => http::get(address, &path).await,
+                    // Without the fields that it needs nothing is done, and that is said.
+                    _ => http::post(address, &path, "{}").await,
+                };
+                let expected: &[u16] = if method == "get" { &[200] } else { &[200, 400] };
+                assert!(expected.contains(&answer.status), "{method} {path}: {answer:?}");
+                fits(&answer, operation, &document, &path);
+            }
             let other = if method == "get" { "DELETE" } else { "PUT" };
             let answer = http::ask(address, other, &path, &[("Content-Type", "application/json")], "{}").await;
             assert_eq!(answer.status, 405, "{other} {path}: {answer:?}");
@@ -106,8 +134,7 @@ async fn every_path_and_method_of_the_document_is_answered_as_described() {
     }
     let schema = DescriptorPool::decode(pb::DESCRIPTORS).unwrap();
     let service = schema.get_service_by_name("vtelector.Elector").unwrap();
-    let served: BTreeSet<String> =
-        service.methods().map(|call| call.name().to_owned()).filter(|name| !NOT_HERE.contains(&name.as_str())).collect();
+    let served: BTreeSet<String> = service.methods().map(|call| call.name().to_owned()).filter(|name| name != NOT_HERE).collect();
     assert_eq!(calls, served, "every call has a path");
 }
 

@@ -31,7 +31,7 @@ pub struct Tablet {
     source: Option<usize>,
     io: bool,
     sql: bool,
-    executed: Position,
+    pub executed: Position,
     journal: Vec<i64>,
 }
 
@@ -95,7 +95,9 @@ impl Shard {
         }
         for replica in 0..TABLETS {
             if self.follows(replica, primary) {
-                self.tablets[replica].executed = self.tablets[primary].executed;
+                let received = self.tablets[primary].executed;
+                let own = &mut self.tablets[replica].executed;
+                *own = std::array::from_fn(|server| own[server].max(received[server]));
             }
         }
     }

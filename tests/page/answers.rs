@@ -87,8 +87,18 @@ async fn wrong_commands_change_nothing() {
     assert!(refused.status == 403 && refused.body.contains("only from the machine"), "{}", refused.body);
     let shown = world.ask("GET /recoveries HTTP/1.1", "X-Forwarded-For: 192.0.2.1\r\n", "").await;
     assert!(shown.status == 200 && !shown.body.contains("<form"), "a reader is shown no button");
-    let forms = world.ask("GET /shards/fleet/s00000/reparent HTTP/1.1", "X-Forwarded-For: 192.0.2.1\r\n", "").await;
+    let forms = world.ask("GET /shards/fleet/s00000/acknowledge HTTP/1.1", "X-Forwarded-For: 192.0.2.1\r\n", "").await;
     assert_eq!(forms.status, 403);
+    let preview = "GET /shards/fleet/s00000/reparent?new_primary=zone1-102 HTTP/1.1";
+    for (headers, is_offered) in [("", true), ("X-Forwarded-For: 192.0.2.1\r\n", false)] {
+        let shown = world.ask(preview, headers, "").await.body;
+        assert!(shown.contains("would become primary") && shown.contains("Choose again"), "{shown}");
+        assert_eq!(
+            (shown.contains("method=\"post\""), shown.contains("An operator can do it")),
+            (is_offered, !is_offered),
+            "{shown}"
+        );
+    }
     assert_eq!(world.ask("POST /recoveries HTTP/1.1", "Content-Type: text/plain\r\n", good).await.status, 400);
     let big = format!("enabled=false&who=anna&why={}", "x".repeat(64 << 10));
     assert_eq!(world.post("/recoveries", &big).await.status, 413);

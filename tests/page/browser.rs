@@ -109,27 +109,44 @@ impl Browser {
 
     /// Waits for an event since the last one that was waited for.
     async fn event(&mut self, method: &str) {
-        loop {
-            if let Some(at) = self.events.iter().position(|event| event["method"] == method) {
-                self.events.drain(..=at);
-                return;
+        let heard = async {
+            loop {
+                if let Some(at) = self.events.iter().position(|event| event["method"] == method) {
+                    self.events.drain(..=at);
+                    return;
+                }
+                self.read().await;
             }
-            self.read().await;
-        }
+        };
+        timeout(LIMIT, heard).await.unwrap_or_else(|_| panic!("no {method} in time"));
+    }
+
+    /// Waits until another document has taken the place of the one before, and is loaded. Nothing can be asked of a page in between, and
+    /// the one before may tell of its own loading late.
+    async fn another_page(&mut self) {
+        self.event("Page.frameNavigated").await;
+        self.event("Page.loadEventFired").await;
     }
 
     /// Opens a page and waits until it is loaded.
     pub async fn open(&mut self, url: &str) {
         self.events.clear();
         self.call("Page.navigate", json!({"url": url})).await;
-        self.event("Page.loadEventFired").await;
+        self.another_page().await;
     }
 
     /// Does what leads to another page, and waits for that.
     pub async fn leave_by(&mut self, script: &str) {
         self.events.clear();
         self.eval(script).await;
-        self.event("Page.loadEventFired").await;
+        self.another_page().await;
+    }
+
+    /// Presses a key that leads to another page, and waits for that.
+    pub async fn leave_by_key(&mut self, key: &str) {
+        self.events.clear();
+        self.press(key).await;
+        self.another_page().await;
     }
 
     /// The value of an expression in the page.

@@ -33,6 +33,8 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         assert!(words.contains(wanted), "{wanted:?} is not in {words}");
     }
     browser.check("shard").await;
+    let to_do = browser.eval("[...document.querySelectorAll('.card a')].find((a) => a.innerText === 'What to do').href").await;
+    assert_eq!(to_do, json!(world.url("/runbook#deadprimary")));
     browser.eval("document.querySelector('#tablets-title').scrollIntoView()").await;
     browser.keep("tablets-desktop").await;
     browser.leave_by("[...document.querySelectorAll('a')].find((a) => a.innerText.startsWith('What if')).click()").await;
@@ -48,6 +50,7 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         ("/maintenance?scope=shard:fleet/s00001", "maintenance", "Begin maintenance"),
         ("/recoveries", "", "Switch recoveries off"),
         ("/problems#DeadPrimary", "", "emergency reparent"),
+        ("/runbook", "", "Alerts that page"),
         ("/shards/fleet/s00001/reparent", "", "Which tablet shall be primary?"),
         ("/shards/fleet/s00001/acknowledge", "", "Allow another automatic promotion"),
     ] {
@@ -55,6 +58,12 @@ async fn the_one_red_thing_appears_by_itself_and_every_page_can_be_read_by_every
         assert!(browser.words().await.contains(wanted), "{path}: {}", browser.words().await);
         browser.check(name).await;
     }
+    // Alerts link to the file; an elector that stands for it leads to the entry, which is seen at once.
+    browser.open(&world.url("/runbook.md#deadprimary")).await;
+    let seen = "((r) => r && r.top >= 0 && r.top < innerHeight)(document.querySelector('h3:target')?.getBoundingClientRect())";
+    assert_eq!(browser.eval(seen).await, json!(true), "{}", browser.eval("location.href").await);
+    browser.leave_by("document.querySelector('h3:target a').click()").await;
+    assert_eq!(browser.eval("document.querySelector('tr:target th').innerText").await, json!("DeadPrimary"));
     browser.no_complaints();
     browser.close().await;
 }
@@ -67,10 +76,10 @@ async fn keys_alone_reach_a_shard_and_move_its_primary() {
     let reached = async |browser: &mut Browser, what: &str| {
         for _ in 0..60 {
             browser.press("Tab").await;
-            let now = browser.eval("document.activeElement.innerText || document.activeElement.value || ''").await;
-            let ring = browser.eval("getComputedStyle(document.activeElement).outlineStyle").await;
-            assert_eq!(ring, json!("solid"), "{now} has no visible focus");
-            if now.as_str().unwrap_or_default().trim() == what {
+            let focus = "((e) => [e.innerText || e.value || '', getComputedStyle(e).outlineStyle])(document.activeElement)";
+            let focus = browser.eval(focus).await;
+            assert_eq!(focus[1], json!("solid"), "{} has no visible focus", focus[0]);
+            if focus[0].as_str().unwrap_or_default().trim() == what {
                 return;
             }
         }
@@ -80,14 +89,21 @@ async fn keys_alone_reach_a_shard_and_move_its_primary() {
     assert_eq!(browser.eval("document.activeElement.className").await, json!("skip"), "the way past the navigation comes first");
     for (step, next) in [("Move the primary", "Which tablet shall be primary?"), ("Preview", "would become primary")] {
         reached(&mut browser, step).await;
-        browser.press("Enter").await;
+        browser.leave_by_key("Enter").await;
         browser.until(next).await;
     }
     let before = world.fleet.shard(1).primary();
     reached(&mut browser, "Move the primary").await;
-    browser.press("Enter").await;
+    browser.leave_by_key("Enter").await;
     browser.until("is primary now.").await;
     assert_ne!(world.fleet.shard(1).primary(), before);
+
+    // Whoever reads a wide table keeps their place in it while the page changes.
+    browser.eval("document.querySelector('#tablets-title ~ .scroll').focus()").await;
+    world.kill_primary(1);
+    browser.until_true("document.querySelector('#tablets-title ~ .scroll td.fails') !== null").await;
+    let label = browser.eval("document.activeElement.getAttribute('aria-label')").await;
+    assert_eq!(label, json!("Facts of every tablet"), "the focus is lost");
     browser.no_complaints();
     browser.close().await;
 }

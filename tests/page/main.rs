@@ -8,6 +8,8 @@
 
 mod answers;
 mod browser;
+mod callers;
+mod electors;
 #[path = "../topo_etcd/server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the topology")]
 mod etcd;

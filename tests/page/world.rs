@@ -1,6 +1,6 @@
 //! An elector that watches some simulated shards.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
 use etcd_client::{Client, Txn, TxnOp};
@@ -18,7 +18,7 @@ use vtelector::{
     sandbox::eventually,
     serve::{Limits, MeasuredTablets, Parts, Server},
     tablet::{GrpcTabletManager, TabletSettings},
-    topo::TabletAlias,
+    topo::{TabletAlias, Topo},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// Nothing here takes longer.
 pub const SOON: Duration = Duration::from_secs(60);
+/// Tablets are asked often.
+pub const OFTEN: &str = "--instance-poll-time=1s";
 /// Records in one transaction of etcd, whose limit is 128.
 const BATCH: usize = 100;
 
@@ -44,13 +46,15 @@ pub struct World {
     pub server: Server,
     pub fleet: Arc<Fleet>,
     pub etcd: Etcd,
+    /// What its questions prove, as lines of a header.
+    pub proof: String,
     _wire: JoinSet<()>,
 }
 
 impl World {
     /// So many healthy shards of keyspace `fleet`, each seen.
     pub async fn start(shards: usize) -> Self {
-        let world = Self::with_flags(shards, &["--instance-poll-time=1s"]).await;
+        let world = Self::with_flags(shards, &[OFTEN]).await;
         let well = if shards == 1 { "The only shard is well".to_owned() } else { format!("All {shards} shards are well") };
         world.until("/", &well).await;
         world
@@ -58,18 +62,26 @@ impl World {
 
     pub async fn with_flags(shards: usize, flags: &[&str]) -> Self {
         let etcd = Etcd::start().await;
-        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let fleet = Fleet::declare(shards, port, etcd.topo().await, &etcd.address).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(wire::serve(fleet.clone(), listener));
+        let (fleet, wire) = simulated(shards, &etcd).await;
         let settings = settings(&etcd, flags);
-        let server = Server::start(&settings, parts(&settings, &fleet), Limits::default()).await.unwrap();
-        Self { server, fleet, etcd, _wire: tasks }
+        let parts = parts(&settings, fleet.topo.clone(), "elector-1:15999");
+        let server = Server::start(&settings, parts, Limits::default()).await.unwrap();
+        Self { server, fleet, etcd, proof: String::new(), _wire: wire }
+    }
+
+    /// One more elector of the same region.
+    pub async fn another(&self, who: &str) -> Server {
+        let settings = settings(&self.etcd, &[OFTEN]);
+        Server::start(&settings, parts(&settings, self.etcd.topo().await, who), Limits::default()).await.unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.http)
+    }
+
+    /// The address with the user and password that a browser gives when it is asked for them.
+    pub fn url_as(&self, user: &str, path: &str) -> String {
+        format!("http://{user}@{}{path}", self.server.http)
     }
 
     /// Waits until a page has these words.
@@ -82,7 +94,7 @@ impl World {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path} HTTP/1.1"), "Accept: text/html\r\n", "").await
+        self.ask(&format!("GET {path} HTTP/1.1"), &format!("Accept: text/html\r\n{}", self.proof), "").await
     }
 
     /// Sends a form as a browser does from our own page.
@@ -92,14 +104,7 @@ impl World {
     }
 
     pub async fn ask(&self, line: &str, headers: &str, body: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.server.http).await.unwrap();
-        let (host, length) = (self.server.http, body.len());
-        let request = format!("{line}\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // A server that has refused a body may close before all of it was read.
-        let _read = stream.read_to_end(&mut answer).await;
-        Answer::read(&answer)
+        ask(self.server.http, line, headers, body).await.unwrap()
     }
 
     /// Declares so many shards with a primary each in a keyspace that this elector does not look after.
@@ -114,12 +119,43 @@ impl World {
         }
     }
 
+    /// Somebody writes to that tablet past its primary.
+    pub fn write_errant(&self, shard: usize, index: usize, transactions: u64) {
+        self.fleet.shard(shard).tablets[index].executed[index] += transactions;
+    }
+
     /// The primary's mysqld of that shard is gone.
     pub fn kill_primary(&self, shard: usize) {
-        let mut shard = self.fleet.shard(shard);
-        let primary = shard.primary();
-        shard.kill(primary);
+        kill_primary(&self.fleet, shard);
     }
+}
+
+pub fn kill_primary(fleet: &Fleet, shard: usize) {
+    let mut shard = fleet.shard(shard);
+    let primary = shard.primary();
+    shard.kill(primary);
+}
+
+/// So many shards of simulated tablets, declared.
+pub async fn simulated(shards: usize, etcd: &Etcd) -> (Arc<Fleet>, JoinSet<()>) {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fleet = Fleet::declare(shards, port, etcd.topo().await, &etcd.address).await;
+    let mut wire = JoinSet::new();
+    wire.spawn(wire::serve(fleet.clone(), listener));
+    (fleet, wire)
+}
+
+/// Sends a question over a connection of its own.
+pub async fn ask(server: SocketAddr, line: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = body.len();
+    let request = format!("{line}\r\nHost: {server}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    // A server that has refused a body may close before all of it was sent or read.
+    let _sent = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _read = stream.read_to_end(&mut answer).await;
+    Ok(Answer::read(&answer))
 }
 
 fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
@@ -140,17 +176,22 @@ fn declared(keyspace: &str, number: usize) -> [(String, Vec<u8>); 2] {
     ]
 }
 
-fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
+/// How an elector is started that only looks; the last word says its port for HTTP.
+pub fn words(etcd: &Etcd, more: &[&str], http_port: u16) -> Vec<String> {
     let line = format!(
-        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --cell={CELL} --allow-recovery=false --port=0 \
+        "serve --topo-global-server-address={} --topo-global-root=/vitess/global --cell={CELL} --allow-recovery=false \
          --grpc-port=0 --bind-address=127.0.0.1 --grpc-bind-address=127.0.0.1 --lock-timeout=5s --remote-operation-timeout=5s",
         etcd.address
     );
-    let line = Line::try_parse_from(line.split_whitespace().chain(more.iter().copied())).unwrap();
-    Settings::try_from(&line.serve).unwrap()
+    let words = line.split_whitespace().chain(more.iter().copied()).map(str::to_owned);
+    words.chain([format!("--port={http_port}")]).collect()
 }
 
-fn parts(settings: &Settings, fleet: &Fleet) -> Parts {
+fn settings(etcd: &Etcd, more: &[&str]) -> Settings {
+    Settings::try_from(&Line::try_parse_from(words(etcd, more, 0)).unwrap().serve).unwrap()
+}
+
+fn parts(settings: &Settings, topo: Topo, who: &str) -> Parts {
     let metrics = Arc::new(Metrics::new().unwrap());
     let tablets = MeasuredTablets::new(GrpcTabletManager::new(TabletSettings::default()).unwrap(), metrics.clone());
     let reparents = ReparentSettings {
@@ -158,10 +199,10 @@ fn parts(settings: &Settings, fleet: &Fleet) -> Parts {
         lock_timeout: settings.lock_timeout,
         ledger_root: settings.ledger_root.clone(),
         durability_extra: settings.durability_extra.clone(),
-        who: "elector-1:15999".to_owned(),
+        who: who.to_owned(),
         die_at: None,
     };
-    Parts::new(fleet.topo.clone(), Arc::new(tablets), reparents, metrics)
+    Parts::new(topo, Arc::new(tablets), reparents, metrics)
 }
 
 /// An answer of HTTP.

@@ -30,6 +30,9 @@ async fn a_command_comes_from_this_machine_or_not_at_all() {
     ] {
         house.post(PATH, headers, BODY).await.says(403, elsewhere);
         house.get("/api/v1/status", if headers.starts_with("Host") { "" } else { headers }).await.says(200, "version");
+        let planned = |dry_run| format!(r#"{{"request": {{"keyspace": "commerce", "shard": "0"}}, "dry_run": {dry_run}}}"#);
+        house.post("/api/v1/reparents/planned", headers, &planned(true)).await.says(200, "was_dry_run");
+        house.post("/api/v1/reparents/planned", headers, &planned(false)).await.says(403, elsewhere);
     }
     for headers in
         ["Sec-Fetch-Site: cross-site\r\n", "Sec-Fetch-Site: same-site\r\n", "Origin: http://evil.example\r\n", "Origin: null\r\n"]

@@ -16,6 +16,7 @@ mod mutual;
 mod mysql;
 mod rotation;
 mod secrets;
+mod shape;
 mod users;
 #[path = "../serve_grpc/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of the server")]

@@ -19,7 +19,8 @@ const TOKENS: &str = r#"[{"Name": "ci", "Token": "t1", "Role": "reader"}, {"Name
 const FLAGS: &str = "--grpc-auth-mode=static --grpc-auth-static-password-file=@users --auth-token-file=@tokens \
     --grpc-auth-static-client-creds=@creds";
 
-async fn house() -> House {
+/// A house of two users and two tokens, an operator and a reader each.
+pub async fn house_of_users() -> House {
     let creds = r#"{"Username": "anna", "Password": "a1"}"#;
     House::start(&[("users", USERS), ("tokens", TOKENS), ("creds", creds)], FLAGS).await
 }
@@ -38,7 +39,7 @@ const BERT: [(&str, &str); 2] = [("username", "bert"), ("password", "b1")];
 
 #[tokio::test]
 async fn on_grpc_a_proof_is_demanded_and_a_role_holds() {
-    let house = house().await;
+    let house = house_of_users().await;
     let mut client = VtctldClient::new(house.plain());
     let mut ask =
         async |pairs: &[(&'static str, &str)]| client.get_keyspaces(with(GetKeyspacesRequest {}, pairs)).await.map(drop);
@@ -89,7 +90,7 @@ async fn on_grpc_a_proof_is_demanded_and_a_role_holds() {
 
 #[tokio::test]
 async fn on_http_the_same_people_come_in_and_a_browser_is_asked_for_a_password() {
-    let house = house().await;
+    let house = house_of_users().await;
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
     for headers in [basic("anna", "a1"), basic("bert", "b1"), bearer("t1"), bearer("t2")] {
         house.get("/api/v1/status", &headers).await.says(200, "version");
@@ -113,6 +114,15 @@ async fn on_http_the_same_people_come_in_and_a_browser_is_asked_for_a_password()
     house.post("/api/v1/recoveries", &basic("bert", "b1"), body).await.says(403, "needs the role operator");
     house.post("/api/v1/recoveries", &bearer("t1"), body).await.says(403, "needs the role operator");
     house.post("/api/v1/recoveries", &basic("anna", "a1"), body).await.says(200, "");
+
+    // A dry run changes nothing: readers may have it, and the real thing not, as on gRPC.
+    for kind in ["planned", "emergency"] {
+        let path = format!("/api/v1/reparents/{kind}");
+        let body = |dry_run| format!(r#"{{"request": {{"keyspace": "commerce", "shard": "0"}}, "dry_run": {dry_run}}}"#);
+        house.post(&path, &basic("bert", "b1"), &body(true)).await.says(200, r#""was_dry_run":true"#);
+        house.post(&path, &basic("bert", "b1"), &body(false)).await.says(403, "that is no dry run needs the role operator");
+        house.post(&path, "", &body(true)).await.says(401, "give a user and password");
+    }
     let cross_site = format!("{}Sec-Fetch-Site: cross-site\r\n", basic("anna", "a1"));
     house.post("/api/v1/recoveries", &cross_site, body).await.says(403, "pages of other sites");
     house.get("/api/v1/status", &bearer("t1")).await.says(200, "\"anna\"");
@@ -120,7 +130,7 @@ async fn on_http_the_same_people_come_in_and_a_browser_is_asked_for_a_password()
 
 #[tokio::test]
 async fn every_command_is_recorded_with_who_asked_whatever_came_of_it() {
-    let house = house().await;
+    let house = house_of_users().await;
     let mut vtctld = VtctldClient::new(house.plain());
     let request = SetVtorcEmergencyReparentRequest { keyspace: "commerce".to_owned(), shard: "0".to_owned(), disable: true };
     vtctld.set_vtorc_emergency_reparent(with(request, &ANNA)).await.unwrap();
@@ -163,7 +173,7 @@ async fn every_command_is_recorded_with_who_asked_whatever_came_of_it() {
 
 #[tokio::test]
 async fn the_command_line_says_who_calls() {
-    let house = house().await;
+    let house = house_of_users().await;
     std::fs::write(house.file("token"), "t2\n").unwrap();
     let run = async |flags: &str| {
         let flags = flags.replace('@', &format!("{}/", house.folder.path().display()));

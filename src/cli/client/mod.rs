@@ -97,7 +97,7 @@ pub enum ClientCommand {
     /// List what is wrong, and what is done about it. Exit code 1 when anything is
     #[command(alias = "Problems")]
     Problems(With<operate::ShardsArg>),
-    /// List the last decisions, those to do nothing included, with their reasons
+    /// List the last decisions of all electors, those to do nothing included, with their reasons
     #[command(alias = "Decisions")]
     Decisions(With<operate::ShardsArg>),
     /// List what electors have done by themselves
@@ -115,7 +115,8 @@ pub enum ClientCommand {
     /// Switch everything that electors do by themselves off, or on again
     #[command(subcommand)]
     Recoveries(operate::Recoveries),
-    /// Show whether all is well and what stands in the way of recoveries. Exit code 1 when anything does
+    /// Show whether all is well with the elector that is asked and its shards, and what stands in the way of recoveries. Exit code 1 when
+    /// anything does
     #[command(alias = "GetStatus")]
     Status(With<Nothing>),
     /// Show what happens as it happens, until Ctrl-C

@@ -96,7 +96,10 @@ pub fn decisions(answer: &DecisionsResponse) -> String {
             table.row([String::new(), format!("not: {}", no.action), String::new(), String::new(), no.why.clone()]);
         }
     }
-    sections(&[table.print_rows(), format!("shards looked after: {}", answer.shards)])
+    let listed = answer.decisions.len() as u64;
+    let of_all = if answer.count > listed { format!(", the newest of {}", answer.count) } else { String::new() };
+    let count = format!("shards looked after: {}, decisions: {listed}{of_all}", answer.shards);
+    sections(&[table.print_rows(), silent(&answer.silent), count])
 }
 
 pub fn history(answer: &HistoryResponse) -> String {

@@ -1,6 +1,7 @@
 //! What is wrong and what was decided about it, as it stands on the board.
 
 use std::{
+    cmp::Reverse,
     pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -27,6 +28,8 @@ use crate::{
 
 /// Readers of events at the same time; one more is refused.
 pub const WATCHERS_MAX: usize = 64;
+/// Decisions in one answer: a fleet remembers a hundred thousand, which no message holds.
+const DECISIONS_LISTED_MAX: usize = 1000;
 /// A question that another elector answers out of its memory.
 const FORWARDED_LIMIT: Duration = Duration::from_secs(2);
 
@@ -59,7 +62,7 @@ pub async fn problems(context: &Context, request: ProblemsRequest) -> Result<Pro
     Ok(answer)
 }
 
-/// The last decisions. Those about one shard come from whoever looks after it.
+/// The last decisions, about our shards and those of the other electors. Those about one shard come from whoever looks after it.
 pub async fn decisions(context: &Context, request: DecisionsRequest) -> Result<DecisionsResponse, Refusal> {
     let filter = filter(context, &request.keyspace, &request.shard).await?;
     let entries = context.board.snapshot(&filter);
@@ -68,9 +71,32 @@ pub async fn decisions(context: &Context, request: DecisionsRequest) -> Result<D
         if !context.senses.shards().borrow().contains(&shard) && !context.peers.others().is_empty() {
             return context.others.owner(&shard, DecisionsRequest { only_mine: true, ..request }, FORWARDED_LIMIT).await;
         }
+        return Ok(DecisionsResponse::default());
     }
-    let decisions = entries.iter().flat_map(|(shard, entry)| entry.decisions.iter().map(move |decision| held(shard, decision)));
-    Ok(DecisionsResponse { decisions: decisions.collect(), shards: entries.len() as u64 })
+    let mine = entries.iter().flat_map(|(shard, entry)| entry.decisions.iter().map(move |decision| held(shard, decision)));
+    let mut decisions: Vec<pb::DecisionRecord> = mine.collect();
+    let mut answer =
+        DecisionsResponse { count: decisions.len() as u64, shards: entries.len() as u64, ..DecisionsResponse::default() };
+    if !request.only_mine && filter.shard.is_empty() {
+        let (heard, mine) = (context.others.decisions(&filter).await, entries.into_keys().collect());
+        let id = |found: &pb::DecisionRecord| ShardId { keyspace: found.keyspace.clone(), shard: found.shard.clone() };
+        decisions.extend(heard.merged(&mine, |said| &said.decisions, id));
+        answer.count += heard.sum(|said| said.count);
+        answer.shards += heard.sum(|said| said.shards);
+        answer.silent = heard.silent.clone();
+    }
+    answer.decisions = newest(decisions, DECISIONS_LISTED_MAX);
+    Ok(answer)
+}
+
+/// The newest of them, by shard, the oldest of a shard first.
+fn newest(mut decisions: Vec<pb::DecisionRecord>, most: usize) -> Vec<pb::DecisionRecord> {
+    let since = |decision: &pb::DecisionRecord| decision.since.map_or((0, 0), |since| (since.seconds, since.nanoseconds));
+    decisions.sort_by_key(|decision| Reverse(since(decision)));
+    decisions.truncate(most);
+    let place = |decision: &pb::DecisionRecord| (decision.keyspace.clone(), decision.shard.clone(), since(decision));
+    decisions.sort_by_cached_key(place);
+    decisions
 }
 
 /// What happens, until the server stops, the reader leaves, or it is too slow: from the log where a number was given, else from the board.
@@ -199,4 +225,23 @@ pub fn tell(event: &Event) -> pb::Event {
     };
     let ShardId { keyspace, shard } = event.shard.clone();
     pb::Event { at: Some(time(event.at)), keyspace, shard, what: Some(what), ..pb::Event::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_decisions_are_listed_by_shard() {
+        let decided = |shard: &str, seconds: i64| pb::DecisionRecord {
+            keyspace: "commerce".to_owned(),
+            shard: shard.to_owned(),
+            since: Some(vttime::Time { seconds, nanoseconds: 0 }),
+            ..pb::DecisionRecord::default()
+        };
+        let all = [("80-", 5), ("80-", 1), ("-80", 4), ("-80", 2), ("-80", 3)].map(|(shard, at)| decided(shard, at));
+        let listed = newest(all.to_vec(), 3);
+        assert_eq!(listed, [decided("-80", 3), decided("-80", 4), decided("80-", 5)]);
+        assert_eq!(newest(all.to_vec(), 9).len(), 5);
+    }
 }

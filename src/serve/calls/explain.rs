@@ -39,7 +39,7 @@ pub async fn explain(context: &Context, request: ExplainRequest) -> Result<Expla
     let entry = context.board.snapshot(&filter).remove(&id);
     let rules = context.live.borrow().flap;
     let mut answer = ExplainResponse {
-        summary: Some(overview::summary(&view, entry.as_ref(), &state, now.wall, &context.hands.settings.who)),
+        summary: Some(overview::summary(&view, entry.as_deref(), &state, now.wall, &context.hands.settings.who)),
         tablets: view.tablets.iter().map(|(alias, tablet)| states::state(&view, alias, tablet)).collect(),
         recoveries: state
             .history(now, |shard| *shard == id)

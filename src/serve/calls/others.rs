@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 use super::refusal::Refusal;
 use crate::{
     pb::vtelector::{
-        ErrantGtidsRequest, ErrantGtidsResponse, ProblemsRequest, ProblemsResponse, ShardsRequest, ShardsResponse, SilentElector,
-        TabletsRequest, TabletsResponse,
+        DecisionsRequest, DecisionsResponse, ErrantGtidsRequest, ErrantGtidsResponse, ProblemsRequest, ProblemsResponse,
+        ShardsRequest, ShardsResponse, SilentElector, TabletsRequest, TabletsResponse,
     },
     peers::{Elector, GrpcAsk, Ownership, Peers, Question, why},
     recover::board::Filter,
@@ -36,6 +36,7 @@ pub struct Others {
     peers: Peers,
     shards: Kept<ShardsResponse>,
     problems: Kept<ProblemsResponse>,
+    decisions: Kept<DecisionsResponse>,
     errant: Kept<ErrantGtidsResponse>,
     tablets: Kept<TabletsResponse>,
     troubled: Kept<TabletsResponse>,
@@ -81,6 +82,7 @@ impl Others {
             peers,
             shards: Kept::default(),
             problems: Kept::default(),
+            decisions: Kept::default(),
             errant: Kept::default(),
             tablets: Kept::default(),
             troubled: Kept::default(),
@@ -95,6 +97,11 @@ impl Others {
     pub async fn problems(&self, filter: &Filter) -> Arc<Heard<ProblemsResponse>> {
         let Filter { keyspace, shard } = filter.clone();
         self.round(&self.problems, filter, ProblemsRequest { keyspace, shard, only_mine: true }).await
+    }
+
+    pub async fn decisions(&self, filter: &Filter) -> Arc<Heard<DecisionsResponse>> {
+        let Filter { keyspace, shard } = filter.clone();
+        self.round(&self.decisions, filter, DecisionsRequest { keyspace, shard, only_mine: true }).await
     }
 
     pub async fn errant(&self, filter: &Filter) -> Arc<Heard<ErrantGtidsResponse>> {

@@ -89,7 +89,7 @@ pub fn mine(context: &Context, filter: &Filter) -> Vec<ShardSummary> {
     let watched = context.senses.shards().borrow().clone();
     let views = watched.iter().filter(|shard| filter.wants(shard)).filter_map(|shard| context.senses.view(shard));
     let me = &context.hands.settings.who;
-    views.map(|view| summary(&view, entries.get(&view.shard), &state, now.wall, me)).collect()
+    views.map(|view| summary(&view, entries.get(&view.shard).map(|entry| &**entry), &state, now.wall, me)).collect()
 }
 
 /// One shard of this elector.

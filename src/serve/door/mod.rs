@@ -69,9 +69,10 @@ impl Caller {
 
     /// Refuses readers what only operators may do.
     pub fn commands(&self, what: &str) -> Result<(), Denial> {
-        match self.role {
-            Role::Operator => Ok(()),
-            Role::Reader => Err(Denial::reader(what)),
+        match (self.role, self.proof) {
+            (Role::Operator, _) => Ok(()),
+            (Role::Reader, Proof::Nothing) => Err(Denial::elsewhere()),
+            (Role::Reader, _) => Err(Denial::reader(what)),
         }
     }
 

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::{Caller, Denial, Proof, Role};
+use super::{Caller, Denial};
 
 /// Headers that a proxy adds: whoever is behind it is not on this machine.
 const FORWARDED: [&str; 7] =
@@ -27,19 +27,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
         if is_from_another_site(&parts.headers) {
             return Err(other_site());
         }
-        match (caller.role, caller.proof) {
-            (Role::Operator, _) => Ok(Self(caller.clone())),
-            (Role::Reader, Proof::Nothing) => Err(Denial::Forbidden(
-                "commands over HTTP are taken only from the machine that this vtelector runs on (http://localhost, without a proxy) \
-                 while nobody has to prove who they are; use gRPC, or set --grpc-auth-mode static, --auth-token-file or --http-ca"
-                    .to_owned(),
-            )),
-            (Role::Reader, _) => Err(Denial::reader("this")),
-        }
+        caller.commands("this")?;
+        Ok(Self(caller.clone()))
     }
 }
 
 impl Denial {
+    /// Somebody of whom nothing is known asked for a command over HTTP.
+    pub fn elsewhere() -> Self {
+        Self::Forbidden(
+            "commands over HTTP are taken only from the machine that this vtelector runs on (http://localhost, without a proxy) \
+             while nobody has to prove who they are; use gRPC, or set --grpc-auth-mode static, --auth-token-file or --http-ca"
+                .to_owned(),
+        )
+    }
+
     /// A reader asked for a command.
     pub fn reader(what: &str) -> Self {
         Self::Forbidden(format!("a reader may look at everything and change nothing: {what} needs the role operator"))

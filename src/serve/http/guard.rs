@@ -12,7 +12,9 @@ use axum::{
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
+use tonic::Code;
 
+use super::api;
 use crate::{
     metrics::Metrics,
     serve::door::{Caller, Denial, Door, Entrance, Peer, Role, is_from_another_site, is_open_path, other_site},
@@ -41,11 +43,11 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
         Ok(answer) => answer,
         Err(_) => {
             tracing::error!(path, "a request ended in a panic; its message is above, please report it");
-            let words = "internal error: the request ended in a panic; the server's log has its message\n";
-            Err(Stop::Failed(StatusCode::INTERNAL_SERVER_ERROR, words))
+            let words = "internal error: the request ended in a panic; the server's log has its message";
+            Err(Stop::Failed(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, words))
         }
     };
-    let mut response = answer.unwrap_or_else(|stop| stop.response(&guard.metrics));
+    let mut response = answer.unwrap_or_else(|stop| stop.response(&guard.metrics, api::is_below(&path)));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -53,7 +55,7 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
 /// Why a request went no further.
 enum Stop {
     Denied(Denial),
-    Failed(StatusCode, &'static str),
+    Failed(StatusCode, Code, &'static str),
 }
 
 impl From<Denial> for Stop {
@@ -63,13 +65,16 @@ impl From<Denial> for Stop {
 }
 
 impl Stop {
-    fn response(self, metrics: &Metrics) -> Response {
+    /// Programs that ask the API find the same shape whoever refuses.
+    fn response(self, metrics: &Metrics, is_api: bool) -> Response {
+        if let Self::Denied(denial) = &self {
+            metrics.security.denied(Entrance::Http.name(), denial.reason());
+        }
         match self {
-            Self::Denied(denial) => {
-                metrics.security.denied(Entrance::Http.name(), denial.reason());
-                denial.into_response()
-            }
-            Self::Failed(status, words) => (status, words).into_response(),
+            Self::Denied(denial) if is_api => api::denied(denial),
+            Self::Denied(denial) => denial.into_response(),
+            Self::Failed(status, code, words) if is_api => api::problem(status, code, words),
+            Self::Failed(status, _, words) => (status, format!("{words}\n")).into_response(),
         }
     }
 }
@@ -96,7 +101,7 @@ impl Guard {
             false => Ok(next.run(request).await),
             true => timeout(ANSWER_WAIT, next.run(request))
                 .await
-                .map_err(|_| Stop::Failed(StatusCode::GATEWAY_TIMEOUT, "no answer in time; try again\n")),
+                .map_err(|_| Stop::Failed(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "no answer in time; try again")),
         }
     }
 }
@@ -104,7 +109,8 @@ impl Guard {
 /// The request with its whole body: handlers never wait for a slow client.
 async fn whole(request: Request, wait: Duration) -> Result<Request, Stop> {
     let (parts, body) = request.into_parts();
-    let too_large = || Stop::Failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large; 64 KiB are taken\n");
+    let words = "the body is too large; 64 KiB are taken";
+    let too_large = || Stop::Failed(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, words);
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
         return Err(too_large());
@@ -112,8 +118,12 @@ async fn whole(request: Request, wait: Duration) -> Result<Request, Stop> {
     let body: Bytes = match timeout(wait, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Stop::Failed(StatusCode::BAD_REQUEST, "the body ended before its end\n")),
-        Err(_) => return Err(Stop::Failed(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")),
+        Ok(Err(_)) => {
+            return Err(Stop::Failed(StatusCode::BAD_REQUEST, Code::InvalidArgument, "the body ended before its end"));
+        }
+        Err(_) => {
+            return Err(Stop::Failed(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "the body did not come in time"));
+        }
     };
     Ok(Request::from_parts(parts, Body::from(body)))
 }

@@ -1,7 +1,6 @@
 //! HTTP: what each part of it answers stands in a file of its own; here they are put together.
 
 pub mod api;
-mod events;
 mod guard;
 mod page;
 mod probes;
@@ -50,12 +49,7 @@ pub fn serve(
     limits: Limits,
     closing: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    let routes = Router::new()
-        .merge(probes::routes())
-        .merge(vtorc::routes())
-        .merge(api::routes())
-        .merge(page::routes())
-        .merge(events::routes());
+    let routes = Router::new().merge(probes::routes()).merge(vtorc::routes()).merge(api::routes()).merge(page::routes());
     let guard = Guard { door, metrics: context.metrics.clone(), body_wait: limits.body_wait };
     let routes = routes.layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX)).merge(probes::health());
     let routes = routes.with_state(Face { context });

@@ -131,11 +131,14 @@ ks/0   wait     zone1-0000000100  2025-10-09T08:53:21.000Z  an emergency reparen
 shards looked after: 1, problems: 1";
     assert_eq!((answer.words.as_str(), answer.verdict), (printed, Verdict::Finding));
 
-    let reply = format!(r#"{{"decisions": [{DECISION}], "shards": "1"}}"#);
+    let silent = r#"[{"elector": "e2:15999", "reason": "no answer within 1s"}]"#;
+    let reply = format!(r#"{{"decisions": [{DECISION}], "shards": "1", "count": "7", "silent": {silent}}}"#);
     server.answer(Fake::Message(message_of("vtelector", "DecisionsResponse", &reply)));
     let answer = ask(&address, "decisions").await.unwrap();
     assert!(
-        answer.words.contains("not: emergency reparent") && answer.words.ends_with("shards looked after: 1"),
+        answer.words.contains("not: emergency reparent")
+            && answer.words.contains("no answer within 1s")
+            && answer.words.ends_with("shards looked after: 1, decisions: 1, the newest of 7"),
         "{}",
         answer.words
     );

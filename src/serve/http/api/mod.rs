@@ -1,6 +1,7 @@
 //! Our own API: the calls of `vtelector.Elector` as JSON below `/api/v1`, all of them from one table.
 
 mod document;
+mod events;
 mod input;
 mod table;
 
@@ -9,10 +10,13 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Extension, Path, RawQuery, State, rejection::PathRejection},
+    extract::{
+        DefaultBodyLimit, Extension, Path, RawQuery, State,
+        rejection::{BytesRejection, PathRejection},
+    },
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, on},
+    routing::{MethodFilter, MethodRouter, get, on},
 };
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::json;
@@ -24,7 +28,7 @@ use crate::serve::{
     door::{Caller, Denial, Operator, Role},
 };
 pub use document::document;
-use table::{ROUTES, Route};
+use table::{ROUTES, Route, Verb};
 
 /// Below this path everything stands.
 pub const ROOT: &str = "/api/v1";
@@ -46,6 +50,7 @@ pub fn routes() -> Router<Face> {
         router = router.route(&format!("{ROOT}{path}"), methods.fallback(not_allowed(allowed.join(", "))));
     }
     router
+        .route(&format!("{ROOT}{}", events::PATH), get(events::stream).fallback(not_allowed("GET".to_owned())))
         .route(&format!("{ROOT}/openapi.json"), get(openapi).fallback(not_allowed("GET".to_owned())))
         .route(ROOT, get(unknown))
         .route(&format!("{ROOT}/"), get(unknown))
@@ -53,41 +58,55 @@ pub fn routes() -> Router<Face> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
+/// Whether a path is one of this API, so that whatever is refused there is refused in its shape.
+pub fn is_below(path: &str) -> bool {
+    path.strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn handler(route: &'static Route) -> MethodRouter<Face> {
-    match route.role {
-        Role::Reader => on(
-            route.method.filter(),
-            move |State(face): State<Face>, caller: Option<Extension<Caller>>, path: PathNames, RawQuery(query): RawQuery| async move {
-                // Whoever reads is not asked who they are here: the door has let them in.
-                let caller = caller.map_or_else(|| Caller::anybody(Role::Reader, ""), |Extension(caller)| caller);
+    match route.method {
+        Verb::Get => on(
+            MethodFilter::GET,
+            move |State(face): State<Face>, asks: Asks, path: PathNames, RawQuery(query): RawQuery| async move {
                 let asked = names(path).and_then(|path| input::of_query(route, &face.context.schema, &path, query.as_deref()));
-                answer(&face.context, route, caller, asked).await
+                answer(&face.context, route, reader(asks), asked).await
             },
         ),
-        Role::Operator => on(
-            route.method.filter(),
+        Verb::Post => on(
+            MethodFilter::POST,
             move |State(face): State<Face>,
                   operator: Result<Operator, Denial>,
+                  asks: Asks,
                   RawQuery(query): RawQuery,
                   headers: HeaderMap,
-                  body: Result<Bytes, axum::extract::rejection::BytesRejection>| async move {
-                let Operator(caller) = match operator {
-                    Ok(operator) => operator,
-                    Err(denial) => return denied(denial),
+                  body: Result<Bytes, BytesRejection>| async move {
+                let caller = match (operator, route.role) {
+                    (Ok(Operator(caller)), _) => caller,
+                    (Err(_), Role::Reader) => reader(asks),
+                    (Err(denial), Role::Operator) => return denied(denial),
                 };
                 let body = match body {
                     Ok(body) => body,
-                    Err(error) => return too_large(&error),
+                    Err(error) => return unread(&error),
                 };
                 if !is_json(&headers) {
                     let message = "the body of a command is JSON: say so with Content-Type: application/json";
-                    return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", message);
+                    return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, message);
                 }
                 let asked = input::of_body(route, &face.context.schema, query.as_deref(), &body);
                 answer(&face.context, route, caller, asked).await
             },
         ),
     }
+}
+
+/// Whoever the door has let in.
+type Asks = Option<Extension<Caller>>;
+
+/// Whoever asks, as somebody who may look at everything and change nothing.
+fn reader(asks: Asks) -> Caller {
+    let caller = asks.map_or_else(|| Caller::anybody(Role::Reader, ""), |Extension(caller)| caller);
+    Caller { role: Role::Reader, ..caller }
 }
 
 type PathNames = Result<Path<Vec<(String, String)>>, PathRejection>;
@@ -133,41 +152,37 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn too_large(error: &axum::extract::rejection::BytesRejection) -> Response {
+fn unread(error: &BytesRejection) -> Response {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let message = format!("the body is too large; {BODY_BYTES_MAX} bytes are taken");
-            problem(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", &message)
+            problem(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, &message)
         }
-        _ => problem(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &format!("the body cannot be read: {error}")),
+        _ => problem(StatusCode::BAD_REQUEST, Code::InvalidArgument, &format!("the body cannot be read: {error}")),
     }
 }
 
 fn refused(refusal: &Refusal) -> Response {
-    problem(super::status(refusal.code), name(refusal.code), &refusal.message)
+    problem(super::status(refusal.code), refusal.code, &refusal.message)
 }
 
 /// What the door says, in this API's shape.
-fn denied(denial: Denial) -> Response {
-    let code = match &denial {
-        Denial::Unproven { .. } => "UNAUTHENTICATED",
-        Denial::Forbidden(_) => "PERMISSION_DENIED",
-        Denial::TooMuch(_) => "RESOURCE_EXHAUSTED",
-    };
-    let message = denial.to_string();
-    let (mut said, told) = (denial.into_response().into_parts().0, body(code, &message));
-    said.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    said.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(said, told.into())
+pub fn denied(denial: Denial) -> Response {
+    let refusal = Refusal::from(denial.clone());
+    let (mut head, body) = (denial.into_response().into_parts().0, body(refusal.code, &refusal.message));
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, body.into())
 }
 
-fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+/// Why a request was not answered, in this API's shape.
+pub fn problem(status: StatusCode, code: Code, message: &str) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, body(code, message)).into_response()
 }
 
-fn body(code: &str, message: &str) -> String {
-    format!("{}\n", json!({"error": {"code": code, "message": message}}))
+fn body(code: Code, message: &str) -> String {
+    format!("{}\n", json!({"error": {"code": name(code), "message": message}}))
 }
 
 /// The name of a code as gRPC writes it.
@@ -198,7 +213,7 @@ fn not_allowed(allowed: String) -> impl Fn(Method) -> std::future::Ready<Respons
     move |method: Method| {
         let shown: String = method.as_str().chars().take(32).collect();
         let message = format!("{shown} is not taken here: use {allowed}");
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "UNIMPLEMENTED", &message);
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, &message);
         if let Ok(allowed) = HeaderValue::from_str(&allowed) {
             response.headers_mut().insert(header::ALLOW, allowed);
         }
@@ -209,7 +224,7 @@ fn not_allowed(allowed: String) -> impl Fn(Method) -> std::future::Ready<Respons
 async fn unknown(uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(128).collect();
     let message = format!("{shown} is no path of this API: {ROOT}/openapi.json describes them all");
-    problem(StatusCode::NOT_FOUND, "NOT_FOUND", &message)
+    problem(StatusCode::NOT_FOUND, Code::NotFound, &message)
 }
 
 async fn openapi(State(face): State<Face>) -> Response {

@@ -2,7 +2,6 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use axum::routing::MethodFilter;
 use prost::Message;
 
 use crate::{
@@ -29,13 +28,6 @@ impl Verb {
             Self::Post => "POST",
         }
     }
-
-    pub fn filter(self) -> MethodFilter {
-        match self {
-            Self::Get => MethodFilter::GET,
-            Self::Post => MethodFilter::POST,
-        }
-    }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, Refusal>> + Send>>;
@@ -47,6 +39,7 @@ pub struct Route {
     pub path: &'static str,
     /// The call of `vtelector.Elector`.
     pub name: &'static str,
+    /// Who may ask. A command of readers is one of which they may have the dry run: the call itself looks whether it is one.
     pub role: Role,
     /// Full names of the messages.
     pub request: &'static str,
@@ -62,7 +55,9 @@ fn decoded<T: Message + Default>(bytes: &[u8]) -> Result<T, Refusal> {
 macro_rules! routes {
     (
         questions { $($path:literal $name:ident($request:ident) -> $response:ident: $handler:path;)* }
-        commands { $($command_path:literal $command:ident($command_request:ident) -> $command_response:ident: $command_handler:path;)* }
+        $(commands of $role:ident {
+            $($command_path:literal $command:ident($command_request:ident) -> $command_response:ident: $command_handler:path;)*
+        })*
     ) => {
         /// The table; those of one path stand one after the other.
         pub const ROUTES: &[Route] = &[
@@ -78,11 +73,11 @@ macro_rules! routes {
                     Ok(answer.encode_to_vec())
                 }),
             },)*
-            $(Route {
+            $($(Route {
                 method: Verb::Post,
                 path: $command_path,
                 name: stringify!($command),
-                role: Role::Operator,
+                role: Role::$role,
                 request: concat!("vtelector.", stringify!($command_request)),
                 response: concat!("vtelector.", stringify!($command_response)),
                 call: |context, caller, bytes| Box::pin(async move {
@@ -90,7 +85,7 @@ macro_rules! routes {
                     let answer: pb::$command_response = $command_handler(&context, &caller, request).await?;
                     Ok(answer.encode_to_vec())
                 }),
-            },)*
+            },)*)*
         ];
     };
 }
@@ -108,11 +103,13 @@ routes! {
         "/errant-gtids" ErrantGtids(ErrantGtidsRequest) -> ErrantGtidsResponse: errant::errant_gtids;
         "/maintenance" ListMaintenance(ListMaintenanceRequest) -> ListMaintenanceResponse: ledger::list_maintenance;
     }
-    commands {
+    commands of Operator {
         "/maintenance/begin" BeginMaintenance(BeginMaintenanceRequest) -> BeginMaintenanceResponse: ledger::begin_maintenance;
         "/maintenance/end" EndMaintenance(EndMaintenanceRequest) -> EndMaintenanceResponse: ledger::end_maintenance;
         "/acknowledge" Acknowledge(AcknowledgeRequest) -> AcknowledgeResponse: ledger::acknowledge;
         "/recoveries" SetRecoveries(SetRecoveriesRequest) -> SetRecoveriesResponse: ledger::set_recoveries;
+    }
+    commands of Reader {
         "/reparents/planned" PlannedReparent(PlannedReparentRequest) -> ReparentResponse: elector::planned;
         "/reparents/emergency" EmergencyReparent(EmergencyReparentRequest) -> ReparentResponse: elector::emergency;
     }

@@ -125,7 +125,7 @@ impl Move {
     }
 }
 
-/// First the choice of a tablet; with one, what would happen and the button that does it.
+/// First the choice of a tablet; with one, what would happen, and for those who may do it the button that does it.
 pub async fn reparent_form(
     State(face): State<Face>,
     visitor: Visitor,
@@ -134,7 +134,6 @@ pub async fn reparent_form(
 ) -> Response {
     let here = shard_page(&keyspace, &shard);
     let answer = async {
-        may_act(&visitor)?;
         let asked = query(asked)?;
         let title = format!("Move the primary of {}/{}", text::name(&keyspace), text::name(&shard));
         let request = ExplainRequest { keyspace: keyspace.clone(), shard: shard.clone(), ..ExplainRequest::default() };
@@ -145,9 +144,10 @@ pub async fn reparent_form(
         } else {
             let foretold = calls::elector::planned(&face.context, &visitor.0, asked.request(&keyspace, &shard, true)?).await?;
             let preview = shard::foretold("What would be done", &foretold);
-            let elect = foretold.would_promote.as_ref().map(|alias| words::alias(Some(alias)));
+            let elect = foretold.would_promote.as_ref().filter(|_| visitor.may_act()).map(|alias| words::alias(Some(alias)));
             let confirm = elect.filter(|_| preview.is_allowed()).map(|elect| confirm(&here, &asked, elect, primary.as_ref()));
-            let back = format!("<p><a href=\"{here}/reparent\">Choose again</a></p>");
+            let who = if visitor.may_act() { "" } else { "An operator can do it. " };
+            let back = format!("<p>{who}<a href=\"{here}/reparent\">Choose again</a></p>");
             let preview = preview.render().map_err(unmade)?;
             let confirm = confirm.map(|confirm| confirm.render()).transpose().map_err(unmade)?;
             preview + &confirm.unwrap_or(back)
@@ -185,7 +185,7 @@ fn choose(
     let modes = [("graceful", "graceful: running transactions may finish"), ("abrupt", "abrupt: running transactions fail")];
     form::Form {
         title: "Which tablet shall be primary?".to_owned(),
-        intro: "The next page shows what would happen. Nothing is changed before you confirm it there.".to_owned(),
+        intro: "The next page shows what would happen. Nothing is changed before an operator confirms it there.".to_owned(),
         method: "get",
         action: format!("{here}/reparent"),
         fields: vec![

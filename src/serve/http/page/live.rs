@@ -57,16 +57,18 @@ impl Reader {
                 _ = self.ticks.tick() => {}
                 () = stopping.cancelled() => return None,
             }
-            let told = match self.pages.renderer.page(&self.context, &self.view, self.may_act).await {
-                Ok(body) => body.versions(),
+            let (what, told) = match self.pages.renderer.page(&self.context, &self.view, self.may_act).await {
+                Ok(body) => ("parts", body.versions()),
+                // While a shard changes hands nobody tells of it for a moment: the page keeps what it shows, and says so.
+                Err(Refusal { code: code @ (Code::Unavailable | Code::DeadlineExceeded), .. }) => ("away", format!("{code:?}")),
                 // The page then shows the refusal itself.
-                Err(refusal) => format!("{:?}", refusal.code),
+                Err(refusal) => ("gone", format!("{:?}", refusal.code)),
             };
             self.silent_for += 1;
             if told != self.told {
                 self.silent_for = 0;
                 self.told.clone_from(&told);
-                return Some(Event::default().event("parts").data(told));
+                return Some(Event::default().event(what).data(told));
             }
             if self.silent_for >= BEAT_TICKS {
                 self.silent_for = 0;

@@ -29,7 +29,7 @@ use axum::{
     extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -83,6 +83,9 @@ pub fn routes() -> Router<Face> {
         .route("/maintenance/end", post(actions::end_maintenance))
         .route("/recoveries", get(actions::recoveries_page).post(actions::set_recoveries))
         .route("/problems", get(problems))
+        .route("/runbook", get(runbook))
+        // Where alerts link to when their vtelector_docs is an elector.
+        .route("/runbook.md", get(async || respond::with_headers(Redirect::permanent("/runbook").into_response())))
         .route("/live", get(live_overview))
         .route("/live/shards/{keyspace}/{shard}", get(live_shard))
         .route("/live/errant", get(live_errant))
@@ -319,7 +322,11 @@ async fn activity(
 }
 
 async fn problems(visitor: Visitor) -> Response {
-    Frame::new("Problem codes", "/problems", &visitor.0).answer(StatusCode::OK, Ok(document::HTML.clone()))
+    Frame::new("Problem codes", "/problems", &visitor.0).answer(StatusCode::OK, Ok(document::PROBLEMS.clone()))
+}
+
+async fn runbook(visitor: Visitor) -> Response {
+    Frame::new("Runbook", "/runbook", &visitor.0).answer(StatusCode::OK, Ok(document::RUNBOOK.clone()))
 }
 
 fn follow(face: Face, pages: Arc<Pages>, visitor: &Visitor, view: Result<View, Refusal>) -> Response {

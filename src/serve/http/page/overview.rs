@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 use askama::Template;
 
 use super::{
+    document,
     notices::{self, Notices},
     parts::{Body, Part},
     text, words,
@@ -116,6 +117,7 @@ struct Card<'a> {
 
 struct CardProblem<'a> {
     code: Cow<'a, str>,
+    link: String,
     tablet: String,
     since: String,
     why: Cow<'a, str>,
@@ -249,6 +251,7 @@ fn cards<'a>(shown: &[&'a ShardSummary], now: SystemTime) -> Cards<'a> {
 fn card(shard: &ShardSummary, now: SystemTime) -> Card<'_> {
     let problem = shard.worst.as_ref().map(|worst| CardProblem {
         code: text::name(&worst.code),
+        link: document::what_to_do(&text::name(&worst.code)),
         tablet: worst.tablet_alias.as_ref().map(|alias| words::alias(Some(alias))).unwrap_or_default(),
         since: words::since(worst.since.as_ref(), now),
         why: text::short(&worst.why, 600),

@@ -24,12 +24,13 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The pages that every page links to.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("/", "Shards"),
     ("/activity", "Activity"),
     ("/errant", "Errant GTIDs"),
     ("/maintenance", "Maintenance"),
     ("/problems", "Problem codes"),
+    ("/runbook", "Runbook"),
 ];
 
 /// Everything around a page.

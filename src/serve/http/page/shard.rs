@@ -5,6 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use askama::Template;
 
 use super::{
+    document,
     facts::{self, Fact},
     notices::{self, Notice, Notices},
     overview::{Look, WindowLine, look, window},
@@ -154,7 +155,7 @@ fn now<'a>(told: &'a ExplainResponse, summary: &ShardSummary, now: SystemTime, m
 fn problem(problem: &Problem, now: SystemTime) -> ProblemLine<'_> {
     ProblemLine {
         code: text::name(&problem.code),
-        link: format!("/problems#{}", text::in_url(&text::name(&problem.code))),
+        link: document::what_to_do(&text::name(&problem.code)),
         priority: if problem.priority == "shard" { Cow::Borrowed("the whole shard") } else { text::name(&problem.priority) },
         class: if problem.priority == "shard" { "down" } else { "degraded" },
         tablet: problem.tablet_alias.as_ref().map(|alias| words::alias(Some(alias))).unwrap_or_default(),

@@ -3,20 +3,17 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Router,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, header},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
     },
-    routing::get,
 };
 use futures_util::StreamExt;
 use serde::Deserialize;
-use tonic::Code;
 
-use super::Face;
+use super::refused;
 use crate::{
     pb::vtelector as pb,
     serve::{
@@ -25,20 +22,21 @@ use crate::{
             refusal::Refusal,
         },
         events::{Printer, head::Head},
+        http::Face,
     },
 };
 
 /// A line that says nothing, so that whoever is between does not take silence for an end.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
-/// The stream of events.
-pub fn routes() -> Router<Face> {
-    Router::new().route("/api/v1/events", get(stream))
-}
+/// Where it stands, below the root.
+pub const PATH: &str = "/events";
+/// How a reader that comes back says which event it has seen last.
+pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Asked {
+pub struct Asked {
     /// Only this keyspace.
     keyspace: String,
     /// Only this shard of it.
@@ -47,21 +45,14 @@ struct Asked {
     after_sequence: Option<u64>,
 }
 
-async fn stream(
-    State(face): State<Face>,
-    headers: HeaderMap,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let asked = match asked {
-        Ok(Query(asked)) => asked,
-        Err(error) => return refused(&Refusal::invalid(error.body_text())),
+/// The stream of events.
+pub async fn stream(State(face): State<Face>, headers: HeaderMap, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let found = async {
+        let Query(asked) = asked.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let from = last_event_id(&headers)?.or(asked.after_sequence).map_or(From::Now, From::After);
+        events::read(&face.context, &asked.keyspace, &asked.shard, from).await
     };
-    let from = match last_event_id(&headers) {
-        Ok(Some(sequence)) => From::After(sequence),
-        Ok(None) => asked.after_sequence.map_or(From::Now, From::After),
-        Err(refusal) => return refused(&refusal),
-    };
-    let found = match events::read(&face.context, &asked.keyspace, &asked.shard, from).await {
+    let found = match found.await {
         Ok(found) => found,
         Err(refusal) => return refused(&refusal),
     };
@@ -78,11 +69,11 @@ async fn stream(
 
 /// What a reader that comes back has seen last.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    number
-        .map(Some)
-        .ok_or_else(|| Refusal::invalid("Last-Event-ID: no number of an event; leave it out to see what happens from now on"))
+    number.map(Some).ok_or_else(|| {
+        Refusal::invalid(format!("{LAST_EVENT_ID}: no number of an event; leave it out to see what happens from now on"))
+    })
 }
 
 /// One event; the last one says why there are no more.
@@ -98,15 +89,4 @@ fn written(printer: &Printer, event: Result<pb::Event, Refusal>) -> Event {
         Ok((Err(error), event)) => Event::default().id(event.sequence.to_string()).comment(error.to_string()),
         Err(refusal) => Event::default().event("end").data(refusal.message.replace(['\r', '\n'], " ")),
     }
-}
-
-fn refused(refusal: &Refusal) -> Response {
-    let status = match refusal.code {
-        Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (status, format!("{}\n", refusal.message)).into_response()
 }
