@@ -57,8 +57,8 @@ async fn who_may_not_come_in_or_may_not_do_this() {
 
 #[tokio::test]
 async fn what_is_too_large_too_slow_or_too_much() {
-    let limits = Limits { body_wait: Duration::from_secs(1), ..Limits::default() };
-    let house = House::with_limits(&[], "", limits).await;
+    let impatient = |limits| Limits { body_wait: Duration::from_secs(1), ..limits };
+    let house = House::with_limits(&[], "", impatient).await;
     let head = format!(
         "POST {COMMAND} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: "
     );
