@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{task::JoinSet, time::Instant};
@@ -17,7 +17,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use vtelector::{
-    ledger::{Clock, Kind, Ledger, Outcome, Recovery},
+    ledger::{Clock, Ledger},
     pb::{
         topodata::{CellInfo, Keyspace, Shard, TabletType},
         vtctldata::PlannedReparentShardRequest,
@@ -35,7 +35,7 @@ use crate::{
     etcd::Etcd,
     fake::FakeTablet,
     house::{Authority, Pair, SOON},
-    world::{LOCK_TIMEOUT, alias, shard, tablet},
+    world::{LOCK_TIMEOUT, alias, failover, shard, tablet},
 };
 
 /// Keyspaces beside `commerce`, each with one shard and a problem: no such policy exists.
@@ -198,7 +198,7 @@ impl Scene {
         }
         let tablets = tablets(&topo).await;
         let ledger = Ledger::start(&topo, "/vtelector", "another", Clock::of_this_machine(), &CancellationToken::new());
-        ledger.record(recovery()).await.unwrap();
+        ledger.record(failover()).await.unwrap();
         Self { etcd, folder, authority: Authority::new(), _tablets: tablets }
     }
 
@@ -225,21 +225,6 @@ async fn tablets(topo: &Topo) -> Vec<FakeTablet> {
     };
     topo.update_shard(&shard(), &mut lead).await.unwrap();
     tablets
-}
-
-fn recovery() -> Recovery {
-    Recovery {
-        shard: shard(),
-        code: "DeadPrimary".to_owned(),
-        kind: Kind::Emergency,
-        promoted: Some("zone1-100".parse().unwrap()),
-        old: None,
-        who: "another".to_owned(),
-        at: SystemTime::now(),
-        took: Duration::ZERO,
-        outcome: Outcome::Done,
-        evidence: String::new(),
-    }
 }
 
 /// Asked at one elector, answered of both; a shard that the other one looks after too.

@@ -1,14 +1,16 @@
 //! Settings that change while the server runs.
 
-use std::time::{Duration, SystemTime};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio::{
+    process::Child,
     task::JoinSet,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use vtelector::{
-    ledger::{Clock, Kind, Ledger, Outcome, Recovery},
+    ledger::{Clock, Ledger},
     pb::{
         topodata::{CellInfo, Keyspace},
         vtelector::{GetStatusRequest, GetStatusResponse, ShardsRequest, elector_client::ElectorClient},
@@ -19,7 +21,7 @@ use vtelector::{
 use crate::{
     etcd::Etcd,
     process::{signal, started},
-    world::{LOCK_TIMEOUT, get, shard},
+    world::{LOCK_TIMEOUT, failover, get, shard},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -33,38 +35,55 @@ async fn promoted(etcd: &Etcd) {
     topo.create_keyspace("commerce", &Keyspace::default()).await.unwrap();
     topo.create_shard(&shard(), LOCK_TIMEOUT).await.unwrap();
     let ledger = Ledger::start(&topo, "/vtelector", "another", Clock::of_this_machine(), &CancellationToken::new());
-    let recovery = Recovery {
-        shard: shard(),
-        code: "DeadPrimary".to_owned(),
-        kind: Kind::Emergency,
-        promoted: Some("zone1-101".parse().unwrap()),
-        old: None,
-        who: "another".to_owned(),
-        at: SystemTime::now(),
-        took: Duration::ZERO,
-        outcome: Outcome::Done,
-        evidence: String::new(),
-    };
-    ledger.record(recovery).await.unwrap();
+    ledger.record(failover()).await.unwrap();
+}
+
+/// A running elector with a file of settings, and a shard that its rules block.
+struct Following {
+    process: Child,
+    grpc: String,
+    http: SocketAddr,
+    file: PathBuf,
+    /// What stands in the file before all else.
+    fixed: String,
+    _folder: TempFolder,
+    _etcd: Etcd,
+}
+
+impl Following {
+    async fn start(more: &str) -> Self {
+        let (etcd, folder) = (Etcd::start().await, TempFolder::new().unwrap());
+        promoted(&etcd).await;
+        let file = folder.path().join("vtelector.toml");
+        let fixed = format!(
+            "topo-global-server-address = {:?}\ntopo_global_root = \"/vitess/global\"\nallow-recovery = false\n",
+            etcd.address
+        );
+        std::fs::write(&file, format!("{fixed}{more}")).unwrap();
+        let line = format!(
+            "--config-file {} --port 0 --grpc-port 0 --bind-address 127.0.0.1 --grpc-bind-address 127.0.0.1 \
+             --client-requests-per-second 0",
+            file.display()
+        );
+        let (process, serving, _) = started(&line).await;
+        let address = |field: &str| serving[field].as_str().unwrap().to_owned();
+        let (grpc, http) = (address("grpc"), address("http").parse().unwrap());
+        Self { process, grpc, http, file, fixed, _folder: folder, _etcd: etcd }
+    }
+
+    fn write(&self, more: &str) {
+        std::fs::write(&self.file, format!("{}{more}", self.fixed)).unwrap();
+    }
+
+    async fn client(&self) -> ElectorClient<Channel> {
+        ElectorClient::connect(format!("http://{}", self.grpc)).await.unwrap()
+    }
 }
 
 #[tokio::test]
 async fn a_file_that_changes_is_taken_without_a_restart_and_one_with_an_error_is_shown_and_not_taken() {
-    let etcd = Etcd::start().await;
-    promoted(&etcd).await;
-    let folder = TempFolder::new().unwrap();
-    let file = folder.path().join("vtelector.toml");
-    let fixed = format!(
-        "topo-global-server-address = {:?}\ntopo_global_root = \"/vitess/global\"\nallow-recovery = false\n",
-        etcd.address
-    );
-    let write = |more: &str| std::fs::write(&file, format!("{fixed}{more}")).unwrap();
-    write("failover-floor = \"1h\"\n");
-    let line =
-        format!("--config-file {} --port 0 --grpc-port 0 --bind-address 127.0.0.1 --grpc-bind-address 127.0.0.1", file.display());
-    let (process, serving, _) = started(&line).await;
-    let address = |field: &str| serving[field].as_str().unwrap().to_owned();
-    let mut client = ElectorClient::connect(format!("http://{}", address("grpc"))).await.unwrap();
+    let elector = Following::start("failover-floor = \"1h\"\n").await;
+    let mut client = elector.client().await;
     let mut until = async |what: &str, is_so: &dyn Fn(&GetStatusResponse) -> bool| {
         let end = Instant::now() + SOON;
         loop {
@@ -76,24 +95,24 @@ async fn a_file_that_changes_is_taken_without_a_restart_and_one_with_an_error_is
             sleep(POLL).await;
         }
     };
-    let metric = async || get(address("http").parse().unwrap(), "/metrics").await.1;
+    let metric = async || get(elector.http, "/metrics").await.1;
 
     let status = until("a block by the file's rule", &|status| !status.blocked.is_empty()).await;
     let blocked = status.blocked[0].blocked.clone().unwrap();
     assert!(blocked.by == "failover floor" && blocked.reason.contains("1h0m0s"), "{blocked:?}");
 
-    write("failover-floor = \"soon\"\n");
+    elector.write("failover-floor = \"soon\"\n");
     let status = until("the error", &|status| !status.settings_error.is_empty()).await;
     assert!(status.settings_error.contains("failover-floor") && status.settings_error.contains("vtelector.toml"), "{status:?}");
     assert!(!status.blocked.is_empty(), "the old settings stay in force");
     assert!(metric().await.contains("vtelector_settings_file_error 1"));
 
-    write("failover-floor = 0\nfailover-burst = \"0\"\n");
-    signal(&process, "HUP").await;
+    elector.write("failover-floor = 0\nfailover-burst = \"0\"\n");
+    signal(&elector.process, "HUP").await;
     until("no block and no error", &|status| status.blocked.is_empty() && status.settings_error.is_empty()).await;
     assert!(metric().await.contains("vtelector_settings_file_error 0"));
 
-    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&elector.file).unwrap();
     let status = until("the file's absence", &|status| !status.settings_error.is_empty()).await;
     assert!(status.blocked.is_empty(), "what was last taken stays in force");
 }
@@ -116,39 +135,27 @@ async fn load(grpc: String, http: std::net::SocketAddr, over: CancellationToken)
 
 #[tokio::test]
 async fn a_file_that_changes_again_and_again_with_errors_in_between_fails_no_call() {
-    let etcd = Etcd::start().await;
-    promoted(&etcd).await;
-    let folder = TempFolder::new().unwrap();
-    let file = folder.path().join("vtelector.toml");
-    let fixed = format!(
-        "topo-global-server-address = {:?}\ntopo-global-root = \"/vitess/global\"\nallow-recovery = false\n",
-        etcd.address
-    );
-    let valid = |seconds: usize| format!("{fixed}failover-floor = \"{seconds}s\"\n");
-    std::fs::write(&file, valid(1000)).unwrap();
-    let line = format!(
-        "--config-file {} --port 0 --grpc-port 0 --bind-address 127.0.0.1 --grpc-bind-address 127.0.0.1 --client-requests-per-second 0",
-        file.display()
-    );
-    let (process, serving, _) = started(&line).await;
-    let address = |field: &str| serving[field].as_str().unwrap().to_owned();
-    let (grpc, http) = (address("grpc"), address("http").parse().unwrap());
+    let valid = |seconds: usize| format!("failover-floor = \"{seconds}s\"\n");
+    let elector = Following::start(&valid(1000)).await;
+    let (grpc, http) = (elector.grpc.clone(), elector.http);
     let (over, mut calls) = (CancellationToken::new(), JoinSet::new());
     for _ in 0..3 {
         calls.spawn(load(grpc.clone(), http, over.clone()));
     }
-    let mut client = ElectorClient::connect(format!("http://{grpc}")).await.unwrap();
+    let mut client = elector.client().await;
     let broken = [
-        format!("{fixed}failover-floor = \"soon\"\n").into_bytes(),
-        format!("{fixed}failover-flo").into_bytes(),
-        format!("{fixed}no-such-flag = 1\n").into_bytes(),
-        b"\xff\xfe\0 no text at all".to_vec(),
-        Vec::new(),
+        elector.fixed.clone() + "failover-floor = \"soon\"\n",
+        elector.fixed.clone() + "failover-flo",
+        elector.fixed.clone() + "no-such-flag = 1\n",
+        "no settings at all".to_owned(),
+        String::new(),
     ];
     for round in 1..=15 {
-        for (content, is_valid) in [(valid(1000 + round).into_bytes(), true), (broken[round % broken.len()].clone(), false)] {
-            std::fs::write(&file, &content).unwrap();
-            signal(&process, "HUP").await;
+        for (content, is_valid) in
+            [(elector.fixed.clone() + &valid(1000 + round), true), (broken[round % broken.len()].clone(), false)]
+        {
+            std::fs::write(&elector.file, &content).unwrap();
+            signal(&elector.process, "HUP").await;
             eventually("the file looked at", SOON, async || {
                 let status = client.get_status(GetStatusRequest {}).await.unwrap().into_inner();
                 let config: serde_json::Value = serde_json::from_str(&get(http, "/api/config").await.1).unwrap();
@@ -158,7 +165,7 @@ async fn a_file_that_changes_again_and_again_with_errors_in_between_fails_no_cal
                 if floor && said { Ok(()) } else { Err(format!("{:?} {config}", status.settings_error)) }
             })
             .await
-            .unwrap_or_else(|error| panic!("round {round}, {:?}: {error}", String::from_utf8_lossy(&content)));
+            .unwrap_or_else(|error| panic!("round {round}, {content:?}: {error}"));
         }
     }
     over.cancel();

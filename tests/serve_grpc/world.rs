@@ -1,11 +1,16 @@
 //! One server with its etcd, cells `zone1` and `zone2`, keyspace `commerce` and shard `commerce/0`.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::Parser;
 use tonic::{Code, Response, Status, transport::Channel};
 use vtelector::{
     config::{ServeArgs, Settings},
+    ledger::{Kind, Outcome, Recovery},
     metrics::Metrics,
     pb::{
         topodata::{self, CellInfo, Keyspace, Shard, Tablet, TabletType},
@@ -139,6 +144,22 @@ pub fn shard() -> ShardId {
 
 pub fn alias(text: &str) -> topodata::TabletAlias {
     (&text.parse::<TabletAlias>().unwrap()).into()
+}
+
+/// A failover of `commerce/0` that another elector made just now.
+pub fn failover() -> Recovery {
+    Recovery {
+        shard: shard(),
+        code: "DeadPrimary".to_owned(),
+        kind: Kind::Emergency,
+        promoted: Some("zone1-101".parse().unwrap()),
+        old: None,
+        who: "another".to_owned(),
+        at: SystemTime::now(),
+        took: Duration::ZERO,
+        outcome: Outcome::Done,
+        evidence: String::new(),
+    }
 }
 
 /// A record as a vttablet writes it; a primary's term is its number in seconds.
