@@ -52,6 +52,8 @@ pub(super) struct Run {
     lock: Option<ShardLock>,
     /// Statements of ours that may still be under way, and take no lock on the tablet's side: what is sent after them must wait for them.
     under_way: BTreeMap<TabletAlias, Vec<CancellationToken>>,
+    /// Cancelled when the lock is given back.
+    pub unlocked: CancellationToken,
     /// Cancelled when the change of primary is given up: what could not be sent until then is not sent any more.
     pub given_up: CancellationToken,
 }
@@ -74,6 +76,7 @@ impl Run {
             shortened: BTreeMap::new(),
             lock: None,
             under_way: BTreeMap::new(),
+            unlocked: CancellationToken::new(),
             given_up: CancellationToken::new(),
         }
     }
@@ -145,6 +148,7 @@ impl Run {
 
     /// Gives the lock back; a lock that was lost at the very end is worth a line, not an error.
     pub async fn unlock(&mut self) {
+        self.unlocked.cancel();
         if let Some(lock) = self.lock.take()
             && let Err(lost) = lock.unlock().await
         {

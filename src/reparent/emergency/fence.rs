@@ -20,6 +20,7 @@ use crate::{
         run::{RETRY_PAUSE, Run},
         undo::STOPPED,
     },
+    shard::FailureClass,
     tablet::{Call, TabletError, TabletErrorKind, TabletManager},
     topo::{ShardId, TabletAlias},
 };
@@ -40,6 +41,7 @@ struct Fencer {
     /// It is done, by this way or another.
     cut_off: CancellationToken,
     given_up: CancellationToken,
+    unlocked: CancellationToken,
 }
 
 impl Fencer {
@@ -48,20 +50,24 @@ impl Fencer {
     }
 
     /// A host that is silent may be back at any moment, and this has to be the first that it hears: tried for as long as the call may take.
+    /// Where nobody listens that ends with the lock: whoever listens there later has just been started, and may be another tablet.
     async fn throw_out(&self) -> bool {
         let end = Instant::now() + self.call.timeout;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.dba(SET_OFFLINE, Call { timeout: left, ..self.call }).await {
+            let nobody_listens = match self.dba(SET_OFFLINE, Call { timeout: left, ..self.call }).await {
                 Ok(()) => return true,
                 Err(error) if error.kind != TabletErrorKind::Unreachable => return false,
-                Err(_) => {}
-            }
+                Err(error) => error.lost == Some(FailureClass::Refused),
+            };
             let over = Instant::now() + RETRY_PAUSE >= end || self.given_up.is_cancelled() || self.cut_off.is_cancelled();
             if over {
                 return false;
             }
             sleep(RETRY_PAUSE).await;
+            if nobody_listens && self.unlocked.is_cancelled() {
+                return false;
+            }
         }
     }
 
@@ -83,7 +89,8 @@ impl Run {
     /// is the fence, and `cut_off` is cancelled when it is done; nobody waits for what follows.
     pub(in crate::reparent) fn fence(&mut self, alias: &TabletAlias, tablet: &Tablet, cut_off: &CancellationToken) -> Sent {
         let (tablets, tablet, call) = (self.hands.tablets.clone(), tablet.clone(), self.short());
-        let fencer = Fencer { tablets, tablet, call, cut_off: cut_off.clone(), given_up: self.given_up.clone() };
+        let (given_up, unlocked) = (self.given_up.clone(), self.unlocked.clone());
+        let fencer = Fencer { tablets, tablet, call, cut_off: cut_off.clone(), given_up, unlocked };
         let under_way = self.begin(alias);
         let (fenced, answer) = oneshot::channel();
         self.hands.tasks.spawn(async move {

@@ -110,6 +110,19 @@ async fn frozen(request: Emergency, limit: Duration) {
     world.check("z1-101").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_listens_where_nobody_did_is_told_nothing_once_the_operation_is_over() {
+    let world = four("semi_sync").await;
+    world.change("z1-100", |server| server.down = true);
+    let outcome = world.emergency(Emergency { is_dead: true, ..now() }).await;
+    assert_eq!(promoted(&outcome).primary, alias("z1-101"));
+    // It may be another tablet, which was given the address of the one that is gone.
+    world.change("z1-100", |server| server.down = false);
+    sleep(Duration::from_secs(20)).await;
+    let told: Vec<_> = world.lock().calls.iter().filter(|(on, ..)| *on == alias("z1-100")).cloned().collect();
+    assert!(!told.iter().any(|(.., statement)| statement.starts_with("SET GLOBAL")), "{told:?}");
+}
+
 /// Its commits hang there, and its clients have waited with them. Whatever it is told first when it is back would let these commits end.
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_was_cut_off_tells_its_clients_nothing_when_it_is_back() {
