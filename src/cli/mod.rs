@@ -56,7 +56,7 @@ struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-/// Parses the command line and runs the command. The exit code is 0, 1 (it failed) or 2 (it was called wrongly).
+/// Parses the command line and runs the command. The exit code is 0, 1 (it failed), 2 (it was called wrongly) or 3 (a dry run would be refused).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (cli, ignored) = match parse(args) {
         Ok(parsed) => parsed,
