@@ -21,6 +21,7 @@ demo: tools ## a small live cluster: planned reparents every few seconds until C
 test: tools ## every test, on real etcd and real mysqld
 	$(WITH_TOOLS) cargo test --all-targets
 	cargo test --doc
+	$(WITH_TOOLS) cargo test --features otlp --test events traces
 
 tools: ## mysqld and etcd below target/, where PATH has none
 	deploy/tools/install
