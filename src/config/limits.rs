@@ -4,8 +4,8 @@ use super::ConfigError;
 
 /// Smallest largest message that makes sense: an answer about a large shard has to fit.
 const MESSAGE_BYTES_MIN: usize = 1 << 20;
-/// Largest one: each may stand in memory several times.
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
+/// Largest one, and what our own commands take: each may stand in memory several times.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// Flags of these limits.
 #[derive(Debug, Clone, clap::Args)]
@@ -13,13 +13,13 @@ const MESSAGE_BYTES_MAX: usize = 1 << 30;
 pub struct LimitArgs {
     /// Largest message that gRPC takes or sends, in bytes; the same between electors: raise it on all of them where one answer has thousands
     /// of tablets
-    #[arg(long, value_name = "BYTES", default_value = "16777216")]
+    #[arg(long, value_name = "BYTES", default_value_t = LimitSettings::default().message_bytes)]
     pub grpc_max_message_size: usize,
     /// Connections to gRPC, and as many to HTTP; more are closed at once
-    #[arg(long, value_name = "NUMBER", default_value = "1024")]
+    #[arg(long, value_name = "NUMBER", default_value_t = LimitSettings::default().connections)]
     pub client_connections_max: usize,
     /// Those of one client address; behind a proxy all clients have one
-    #[arg(long, value_name = "NUMBER", default_value = "256")]
+    #[arg(long, value_name = "NUMBER", default_value_t = LimitSettings::default().connections_of_address)]
     pub client_connections_per_address: usize,
 }
 
@@ -32,6 +32,13 @@ pub struct LimitSettings {
     pub connections: usize,
     /// Those of one client address.
     pub connections_of_address: usize,
+}
+
+/// The size is Vitess's.
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { message_bytes: 16 << 20, connections: 1024, connections_of_address: 256 }
+    }
 }
 
 impl LimitArgs {

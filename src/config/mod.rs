@@ -28,7 +28,7 @@ pub use events::EventArgs;
 pub use flags::{LogFormat, ServeArgs, ServerTlsArgs, TabletTlsArgs, TopoArgs};
 pub use flap::FlapArgs;
 pub use layers::{LIVE, Layers};
-pub use limits::{LimitArgs, LimitSettings};
+pub use limits::{LimitArgs, LimitSettings, MESSAGE_BYTES_MAX};
 pub use mysql::{FenceArgs, PASSWORD_VARIABLE};
 pub use peers::PeerArgs;
 

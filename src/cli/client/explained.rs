@@ -149,8 +149,7 @@ fn writes(tablet: &TabletState) -> String {
         (_, _, Some(false)) => "writable",
         (_, _, None) => return "-".to_owned(),
     };
-    let is_heard = tablet.channels.iter().all(|channel| channel.name != "MySQL" || channel.works);
-    if is_heard { words.to_owned() } else { format!("was {words}") }
+    if tablet.is_heard() { words.to_owned() } else { format!("was {words}") }
 }
 
 fn source(replication: &ReplicationState) -> String {

@@ -25,11 +25,14 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{config::GoDuration, credentials::ClientUser, pb, text::causes, topo::NameError};
+use crate::{
+    config::{GoDuration, MESSAGE_BYTES_MAX},
+    credentials::ClientUser,
+    pb,
+    text::causes,
+    topo::NameError,
+};
 use args::*;
-
-/// Largest answer that is taken: the limit that a person sets is the server's, `--grpc-max-message-size`.
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// A server that does not accept a connection in this time will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

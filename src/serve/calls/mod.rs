@@ -88,24 +88,24 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            requests: 512,
-            reparents: 64,
-            previews: 16,
-            connections: 1024,
-            connections_of_address: 256,
-            message_bytes: 16 << 20,
-            headers_wait: Duration::from_secs(30),
-            body_wait: Duration::from_secs(10),
-            reader_takes_within: Duration::from_secs(30),
-        }
+        Self::from(&LimitSettings::default())
     }
 }
 
 impl From<&LimitSettings> for Limits {
     fn from(settings: &LimitSettings) -> Self {
         let LimitSettings { message_bytes, connections, connections_of_address } = *settings;
-        Self { message_bytes, connections, connections_of_address, ..Self::default() }
+        Self {
+            requests: 512,
+            reparents: 64,
+            previews: 16,
+            connections,
+            connections_of_address,
+            message_bytes,
+            headers_wait: Duration::from_secs(30),
+            body_wait: Duration::from_secs(10),
+            reader_takes_within: Duration::from_secs(30),
+        }
     }
 }
 

@@ -51,6 +51,16 @@ fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
+/// The channel by which a tablet manager asks its MySQL.
+const MYSQL: &str = "MySQL";
+
+impl TabletState {
+    /// Whether what is said of its MySQL holds now; otherwise it was so when that was last heard.
+    pub fn is_heard(&self) -> bool {
+        self.channels.iter().all(|channel| channel.name != MYSQL || channel.works)
+    }
+}
+
 /// One tablet: what its record declares beside what was seen.
 pub fn state(view: &ShardView, alias: &TabletAlias, tablet: &TabletView) -> TabletState {
     let record = &tablet.record;
@@ -146,7 +156,7 @@ fn replication(view: &ShardView, replication: &Replication) -> ReplicationState 
 /// Every way by which a tablet is asked, and what others heard of it.
 fn channels(tablet: &TabletView) -> Vec<ChannelState> {
     let own =
-        [("tablet manager", Some(&tablet.manager)), ("MySQL", Some(&tablet.mysql)), ("MySQL directly", tablet.direct.as_ref())];
+        [("tablet manager", Some(&tablet.manager)), (MYSQL, Some(&tablet.mysql)), ("MySQL directly", tablet.direct.as_ref())];
     let own = own.into_iter().filter_map(|(name, channel)| Some(self::channel(name, channel?)));
     let heard = tablet.greetings.iter().map(|(by, seen)| ChannelState {
         name: format!("heard by {by}"),

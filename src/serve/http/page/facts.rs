@@ -92,8 +92,7 @@ fn writable(tablet: &TabletState, summary: &ShardSummary) -> Fact {
     };
     let offline = tablet.offline_mode == Some(true);
     let words = if offline { format!("{words}, and offline_mode refuses every client") } else { words.to_owned() };
-    let is_heard = tablet.channels.iter().all(|channel| channel.name != "MySQL" || channel.works);
-    let words = if is_heard { words } else { format!("{words}, when last heard") };
+    let words = if tablet.is_heard() { words } else { format!("{words}, when last heard") };
     fact(words).differs_if(read_only == is_primary || offline)
 }
 
